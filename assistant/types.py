@@ -1,0 +1,120 @@
+"""What the assistant's functions hand to each other and to the screen. Data only, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Task = Literal[
+    "classification", "ner", "extraction", "generation", "summarization", "translation", "chat", "style",
+    "domain-knowledge", "code", "reasoning", "tool-use", "preference",
+]  # fmt: skip
+Decision = Literal["prompt", "collect_data", "rag", "finetune", "rag+finetune"]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage found for a question. `score` is the fused one, in 0..1; `sources` are {name, url, date}."""
+
+    id: str
+    page: str
+    heading: str
+    lang: str
+    text: str
+    score: float
+    sources: list[dict[str, str]]
+    anchor: str = ""
+    source: str = "kb"  # "kb", or the path of the user's own file
+
+
+@dataclass(frozen=True)
+class Citation:
+    """Marker [n] of an answer, the passage it points to and the words that carry the claim.
+
+    `support` is in 0..1: how much of the sentence the passage holds (see citations.py).
+    """
+
+    marker: int
+    id: str
+    page: str
+    heading: str
+    quote: str
+    support: float
+    sources: list[dict[str, str]] = field(default_factory=list)
+    anchor: str = ""
+    lang: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text` carries [n] markers, each in `citations`. `unsupported` are sentences that nothing carries."""
+
+    text: str
+    citations: list[Citation]
+    refused: bool
+    backend: str
+    seconds: float
+    lang: str
+    unsupported: list[str] = field(default_factory=list)
+    nearest: list[Hit] = field(default_factory=list)
+    thinking: str = ""
+
+
+class Situation(BaseModel):
+    """What a person has and wants. All optional; what is missing is asked for or assumed with a warning."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    task: Task | None = Field(None, description="kind of task")
+    language: str | None = Field(None, description="main language of the data: zh, zh-TW, zh-CN, en, mixed, …")
+    rows: int | None = Field(None, ge=0, description="labelled examples, in rows")
+    preference_pairs: int | None = Field(None, ge=0, description="chosen/rejected pairs")
+    thumbs_up: int | None = Field(None, ge=0)
+    thumbs_down: int | None = Field(None, ge=0)
+    verifier_prompts: int | None = Field(None, ge=0, description="prompts whose answer a program can check")
+    docs: int | None = Field(None, ge=0, description="documents that hold the knowledge")
+    knowledge_update: Literal["static", "weekly", "daily"] | None = None
+    avg_tokens: float | None = Field(None, gt=0, description="tokens a row, prompt and completion")
+    avg_completion_tokens: float | None = Field(None, gt=0)
+    class_ratio: float | None = Field(None, gt=0, description="largest class over smallest class")
+    has_cot: bool | None = Field(None, description="answers carry a chain of thought")
+    sft_done: bool | None = Field(None, description="the base is already instruction-tuned on this task")
+    sensitive: bool | None = Field(None, description="data must not leave the machine")
+    gpus: int | None = Field(None, ge=0)
+    gpu_vram_gb: float | None = Field(None, ge=0, description="memory of one GPU, GiB")
+    gpu_name: str | None = None
+    bf16: bool | None = None
+    base_model: str | None = Field(None, description="model in use, Hub id, folder, or 'starter'")
+    base_model_b: float | None = Field(None, gt=0, description="its size, billions of parameters")
+    wanted_model: str | None = None
+    wanted_model_b: float | None = Field(None, gt=0)
+    wanted_r: int | None = Field(None, ge=1)
+    goal: str | None = Field(None, description="free text")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a field has its value: the rule, its sentence, and where it can be read."""
+
+    field: str
+    value: Any
+    rule: str
+    because: str
+    citation: dict[str, Any]  # {"page", "anchor", "sources": [{name, url, date}], "evidence"}
+    overruled: list[dict[str, Any]] = field(default_factory=list)  # the losing rules: {rule, value, because}
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A decision and, where it is to train, a run that says why at each field."""
+
+    decision: Decision
+    run: dict[str, Any] | None  # a RunConfig as a dict; None when nothing is to be trained
+    reasons: dict[str, Reason]
+    estimate: dict[str, Any] | None
+    warnings: list[str]
+    alternatives: list[dict[str, Any]]
+    model_b: float | None = None
+    memory_gb: float | None = None

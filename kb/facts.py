@@ -1,0 +1,178 @@
+"""The tables under kb/facts, typed: one row, one fact, each with where it comes from.
+
+Pages render their tables from these rows and the advice decides by them, so that the two
+cannot disagree. Read by ingest, trainer and assistant; checked by `tunesmith kb check`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+FACTS_DIR = Path(__file__).parent / "facts"
+
+Evidence = Literal["measured", "primary", "secondary", "heuristic"]
+
+
+class Row(BaseModel):
+    """Base of all rows: an unknown key is an error, so a typo cannot pass for a fact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Text(Row):
+    """One sentence or term in the two languages of the screen."""
+
+    en: str
+    zh_TW: str = Field(alias="zh-TW")
+
+    def get(self, lang: str) -> str:
+        return self.en if lang == "en" else self.zh_TW
+
+
+class Source(Row):
+    """Where a fact was read: `date` is the date of the copy that was read."""
+
+    key: str
+    name: str
+    url: str
+    date: date
+
+
+class Rule(Row):
+    """`when` all conditions hold, `set` these RunConfig or decision fields, `because`.
+
+    `when` maps a fact (a Situation key, an already decided field, a property of the chosen
+    model) to a value, a list of admitted values, or {min, max, lt, gt}. In `set`, a string
+    that starts with "=" is arithmetic over facts, for example "=2*r". `range` is what the
+    screen accepts without a warning. The highest `priority` wins; the losers are shown.
+    """
+
+    id: str
+    when: dict[str, Any] = {}
+    set: dict[str, Any]
+    range: dict[str, list[float]] = {}
+    priority: int = 0
+    because: Text
+    page: str
+    sources: list[str]
+    evidence: Evidence
+
+
+class ModelCard(Row):
+    """A base model with the sizes that memory arithmetic needs. Sizes are parameters in billions."""
+
+    id: str
+    name: str
+    family: str
+    architecture: str
+    hub_id: str
+    ollama_tag: str | None = None
+    params_b: float
+    active_b: float | None = None
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    tied: bool
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_ffn: int = 0
+    context: int
+    licence: str
+    languages: list[str]
+    good_for: list[str]
+    kind: Literal["base", "instruct", "hybrid", "reasoning"]
+    thinking: Literal["none", "switchable", "always"] = "none"
+    released: date
+    gguf: bool = True
+    superseded_by: str | None = None
+    note: Text | None = None
+    sources: list[str]
+
+
+class Method(Row):
+    """A training method: what data it needs and which library class runs it."""
+
+    id: str
+    name: Text
+    needs: Text
+    library: str
+    status: Literal["stable", "experimental"]
+    reference_model: bool
+    page: str
+    sources: list[str]
+
+
+class Symptom(Row):
+    """What goes wrong in a run, why, and which RunConfig fields to change, best first."""
+
+    id: str
+    name: Text
+    signals: list[Text]
+    causes: list[Text]
+    remedies: list["Remedy"]
+    page: str
+    sources: list[str]
+
+
+class Remedy(Row):
+    text: Text
+    change: dict[str, Any] = {}
+    effect: Literal["high", "medium", "low"]
+    cost: Literal["high", "medium", "low"]
+
+
+class Gpu(Row):
+    """`memory_gb` as sold (GiB of the card), `bandwidth_gbs` in GB/s, `bf16_tflops` dense, null where absent."""
+
+    id: str
+    name: str
+    memory_gb: float
+    bandwidth_gbs: float
+    bf16_tflops: float | None
+    bf16: bool
+    fp8: bool
+    kind: Literal["consumer", "workstation", "datacenter"]
+    sources: list[str]
+
+
+class Term(Row):
+    """A glossary entry. `also` holds other spellings that searchers use."""
+
+    en: str
+    zh_TW: str = Field(alias="zh-TW")
+    zh_CN: str = Field(alias="zh-CN")
+    also: list[str] = []
+
+
+TABLES: dict[str, type[Row]] = {
+    "sources": Source,
+    "rules": Rule,
+    "models": ModelCard,
+    "methods": Method,
+    "symptoms": Symptom,
+    "gpus": Gpu,
+    "glossary": Term,
+}
+
+
+@lru_cache(maxsize=None)
+def table(name: str, directory: Path = FACTS_DIR) -> tuple[Row, ...]:
+    """All rows of one table, validated. Raises pydantic.ValidationError on a bad row."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    rows = yaml.load((directory / f"{name}.yaml").read_text(encoding="utf-8"), Loader=loader) or []
+    return tuple(TABLES[name].model_validate(row) for row in rows)
+
+
+def by_id(name: str) -> dict[str, Any]:
+    """Rows of a table by their id (by key for sources)."""
+    return {getattr(row, "key" if name == "sources" else "id"): row for row in table(name)}

@@ -1,0 +1,1 @@
+"""RunConfig in, a trained, measured and exported model out."""
