@@ -16,14 +16,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kb.errors import UserError
+
 Method = Literal["sft", "cpt", "dpo", "orpo", "kto", "simpo", "grpo", "rloo", "reward", "distillation", "classification"]
 Peft = Literal["full", "lora", "qlora", "dora"]
 STARTER = "starter"
 TASK_NAME = re.compile(r"[^\W_][\w-]{0,63}")
-
-
-class UserError(Exception):
-    """A mistake of the user's, told in one line: what, where, what to do next. Ends with status 2."""
 
 
 class RunConfig(BaseModel):

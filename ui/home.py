@@ -1,0 +1,78 @@
+"""Where a user's things live. The only place, with the command line, that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from assistant.llm import Settings
+from kb.errors import UserError
+from trainer.config import write_atomic
+
+ENVIRONMENT = {  # setting: variable; the variable wins over settings.yaml
+    "backend": "TUNESMITH_BACKEND",
+    "ollama_host": "OLLAMA_HOST",
+    "ollama_model": "TUNESMITH_OLLAMA_MODEL",
+    "openai_base_url": "OPENAI_BASE_URL",
+    "openai_model": "OPENAI_MODEL",
+    "openai_api_key": "OPENAI_API_KEY",
+    "gguf": "TUNESMITH_GGUF",
+}
+SECRET = {"openai_api_key"}  # from the environment only; never written to disk
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of everything that a user makes."""
+
+    path: Path
+
+    @property
+    def index(self) -> Path:
+        return self.path / "index"
+
+    @property
+    def tasks(self) -> Path:
+        return self.path / "tasks"
+
+    @property
+    def conversations(self) -> Path:
+        return self.path / "chat.sqlite"
+
+    @property
+    def uploads(self) -> Path:
+        return self.path / "uploads"
+
+    def settings(self) -> Settings:
+        """Answering settings: settings.yaml, overruled by the environment."""
+        file = self.path / "settings.yaml"
+        values = {}
+        if file.exists():
+            try:
+                values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            except yaml.YAMLError as error:
+                raise UserError(f"{file}: not valid YAML ({getattr(error, 'problem', error)}); mend or delete it") from None
+            unknown = set(values) - set(ENVIRONMENT) | (set(values) & SECRET)
+            if unknown:
+                raise UserError(f"{file}: {', '.join(sorted(unknown))} cannot be set here; known: {', '.join(ENVIRONMENT)}")
+        values |= {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
+        return Settings(**values)
+
+    def save_settings(self, **values: str) -> None:
+        file = self.path / "settings.yaml"
+        old = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+        new = {**(old or {}), **{key: value for key, value in values.items() if key not in SECRET}}
+        write_atomic(file, yaml.safe_dump(new, allow_unicode=True))
+
+
+def home() -> Home:
+    """The user's home folder for Tunesmith, made on first use. Raises UserError when it cannot be written."""
+    path = Path(os.environ.get("TUNESMITH_HOME") or Path.home() / ".tunesmith").expanduser().absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error.strerror}); set TUNESMITH_HOME to a folder you can write") from None
+    return Home(path)
