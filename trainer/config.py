@@ -161,15 +161,20 @@ def save(config: RunConfig, path: Path) -> None:
     write_atomic(path, yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file through a temporary one in the same folder and rename it into place."""
+def write_atomic(path: Path, text: str, sync: bool = True) -> None:
+    """Write a text file through a temporary one in the same folder and rename it into place.
+
+    `sync=False` skips the flush to disk, for what is rewritten every second: a reader still sees a whole
+    file, only a power cut may lose the last one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
