@@ -18,10 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kb.errors import UserError
 
-Method = Literal["sft", "cpt", "dpo", "orpo", "kto", "simpo", "grpo", "rloo", "reward", "distillation", "classification"]
+Method = Literal[
+    "sft", "cpt", "dpo", "orpo", "kto", "simpo", "grpo", "rloo", "reward", "distillation", "classification"
+]
 Peft = Literal["full", "lora", "qlora", "dora"]
 STARTER = "starter"
 TASK_NAME = re.compile(r"[^\W_][\w-]{0,63}")
+
+
+def _field(*default: Any, en: str, zh: str, **limits: Any) -> Any:
+    """A field with its one description, in both languages of the screen."""
+    return Field(*default, description=en, json_schema_extra={"zh-TW": zh}, **limits)
 
 
 class RunConfig(BaseModel):
@@ -30,72 +37,178 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     # what
-    task: str = Field(description="task name: letters, digits, - and _; the folder under tasks/")
-    method: Method = Field("sft", description="training method")
-    peft: Peft = Field("lora", description="which weights are trained: all (full) or adapters")
-    base_model: str = Field(description="Hub id, local folder, or 'starter' for a small model made from scratch")
-    seed: int = Field(42, ge=0, description="seed of shuffling, initialisation and dropout")
+    task: str = _field(
+        en="task name: letters, digits, - and _; the folder under tasks/",
+        zh="任務名稱：字母、數字、- 與 _；即 tasks/ 下的資料夾",
+    )
+    method: Method = _field("sft", en="training method", zh="訓練方法")
+    peft: Peft = _field(
+        "lora",
+        en="which weights are trained: all (full) or adapters",
+        zh="訓練哪些權重：全部（full）或適配器",
+    )
+    base_model: str = _field(
+        en="Hub id, local folder, or 'starter' for a small model made from scratch",
+        zh="Hub 上的 id、本機資料夾，或 starter（從零建立的小模型）",
+    )
+    seed: int = _field(
+        42, ge=0, en="seed of shuffling, initialisation and dropout", zh="洗牌、初始化與 dropout 的亂數種子"
+    )
 
     # starter model, read only when base_model is 'starter'
-    starter_hidden_size: int = Field(128, ge=32, le=2048, multiple_of=32, description="hidden size of the starter model")
-    starter_layers: int = Field(2, ge=1, le=32, description="transformer blocks of the starter model")
-    starter_vocab_size: int = Field(2000, ge=300, le=64000, description="tokenizer entries of the starter model")
+    starter_hidden_size: int = _field(
+        128, ge=32, le=2048, multiple_of=32, en="hidden size of the starter model", zh="起步模型的隱藏層大小"
+    )
+    starter_layers: int = _field(
+        2, ge=1, le=32, en="transformer blocks of the starter model", zh="起步模型的層數"
+    )
+    starter_vocab_size: int = _field(
+        2000, ge=300, le=64000, en="tokenizer entries of the starter model", zh="起步模型分詞器的詞表大小"
+    )
 
     # data
-    train_file: str = Field(description="path of the training rows")
-    eval_file: str | None = Field(None, description="rows for evaluation while training; None: split from train_file")
-    test_file: str | None = Field(None, description="held-out rows for the final score; None: split from train_file")
-    eval_fraction: float = Field(0.05, ge=0, le=0.5, description="share of rows split off for evaluation")
-    test_fraction: float = Field(0.1, ge=0, le=0.5, description="share of rows split off and frozen for the test")
-    system_prompt: str = Field("", description="system message put before every row; empty for none")
-    instruction: str = Field("", description="put before the text of text+label rows; empty for none")
+    train_file: str = _field(en="path of the training rows", zh="訓練資料的路徑")
+    eval_file: str | None = _field(
+        None,
+        en="rows for evaluation while training; None: split from train_file",
+        zh="訓練中評估用的資料；留空則從訓練資料切出",
+    )
+    test_file: str | None = _field(
+        None,
+        en="held-out rows for the final score; None: split from train_file",
+        zh="最後評分用的保留資料；留空則從訓練資料切出",
+    )
+    eval_fraction: float = _field(
+        0.05, ge=0, le=0.5, en="share of rows split off for evaluation", zh="切作訓練中評估的比例"
+    )
+    test_fraction: float = _field(
+        0.1, ge=0, le=0.5, en="share of rows split off and frozen for the test", zh="切出並凍結為測試集的比例"
+    )
+    system_prompt: str = _field(
+        "", en="system message put before every row; empty for none", zh="每筆資料前的系統訊息；留空表示沒有"
+    )
+    instruction: str = _field(
+        "",
+        en="put before the text of text+label rows; empty for none",
+        zh="放在「文字＋標籤」資料的文字之前的指示；留空表示沒有",
+    )
 
     # tokens
-    max_length: int = Field(1024, ge=8, le=1_048_576, description="tokens a row; the user's text is cut so that the answer stays")
-    loss_on: Literal["completion", "assistant", "all"] = Field(
-        "completion", description="tokens that carry loss: the last answer, all assistant turns, or everything"
+    max_length: int = _field(
+        1024,
+        ge=8,
+        le=1_048_576,
+        en="tokens a row; the user's text is cut so that the answer stays",
+        zh="每筆的 token 上限；超過時截短使用者的文字，保住答案",
     )
-    packing: bool = Field(False, description="fill rows up to max_length with several examples")
+    loss_on: Literal["completion", "assistant", "all"] = _field(
+        "completion",
+        en="tokens that carry loss: the last answer, all assistant turns, or everything",
+        zh="哪些 token 計算損失：最後的回答、所有助理發言，或全部",
+    )
+    packing: bool = _field(
+        False, en="fill rows up to max_length with several examples", zh="把多筆資料拼到 max_length"
+    )
 
     # optimisation
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="peak learning rate")
-    lr_scheduler: Literal["linear", "cosine", "constant", "inverse_sqrt"] = Field("linear", description="learning-rate schedule")
-    warmup_ratio: float = Field(0.05, ge=0, le=0.5, description="share of the steps in which the rate rises")
-    epochs: float = Field(2.0, gt=0, le=1000, description="passes over the training rows")
-    max_steps: int = Field(-1, ge=-1, description="optimizer steps; -1 follows epochs")
-    batch_size: int = Field(4, ge=1, le=4096, description="rows a step on one device")
-    gradient_accumulation: int = Field(4, ge=1, le=4096, description="steps whose gradients are added before an update")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled weight decay")
-    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="gradient clipping; 0 for none")
-    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = Field(
-        "adamw_torch_fused", description="optimizer"
+    learning_rate: float = _field(2e-4, gt=0, le=1, en="peak learning rate", zh="學習率峰值")
+    lr_scheduler: Literal["linear", "cosine", "constant", "inverse_sqrt"] = _field(
+        "linear", en="learning-rate schedule", zh="學習率排程"
     )
-    neftune_noise_alpha: float | None = Field(None, ge=0, le=100, description="noise on embeddings while training; None for none")
-    gradient_checkpointing: bool = Field(True, description="recompute activations in the backward pass to save memory")
-    precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="auto: bf16 where the device has it")
+    warmup_ratio: float = _field(
+        0.05, ge=0, le=0.5, en="share of the steps in which the rate rises", zh="學習率上升的步數比例"
+    )
+    epochs: float = _field(2.0, gt=0, le=1000, en="passes over the training rows", zh="訓練資料看過幾遍")
+    max_steps: int = _field(
+        -1, ge=-1, en="optimizer steps; -1 follows epochs", zh="更新步數；-1 表示依 epochs"
+    )
+    batch_size: int = _field(4, ge=1, le=4096, en="rows a step on one device", zh="單一裝置每步的筆數")
+    gradient_accumulation: int = _field(
+        4, ge=1, le=4096, en="steps whose gradients are added before an update", zh="累積幾步的梯度才更新一次"
+    )
+    weight_decay: float = _field(0.0, ge=0, le=1, en="decoupled weight decay", zh="權重衰減")
+    max_grad_norm: float = _field(
+        1.0, ge=0, le=1000, en="gradient clipping; 0 for none", zh="梯度裁剪；0 表示不裁剪"
+    )
+    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = _field(
+        "adamw_torch_fused", en="optimizer", zh="最佳化器"
+    )
+    neftune_noise_alpha: float | None = _field(
+        None,
+        ge=0,
+        le=100,
+        en="noise on embeddings while training; None for none",
+        zh="訓練時加在嵌入上的雜訊；留空表示沒有",
+    )
+    gradient_checkpointing: bool = _field(
+        True,
+        en="recompute activations in the backward pass to save memory",
+        zh="反向傳播時重算激活值以節省記憶體",
+    )
+    precision: Literal["auto", "bf16", "fp32"] = _field(
+        "auto", en="auto: bf16 where the device has it", zh="auto：裝置支援時用 bf16"
+    )
 
     # adapters, read only when peft is not 'full'
-    r: int = Field(16, ge=1, le=1024, description="rank of the adapters")
-    lora_alpha: int = Field(32, ge=1, le=4096, description="scale of the adapters; the update is multiplied by alpha / r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapters' input")
-    target_modules: str | list[str] = Field("all-linear", description="layers that get adapters")
-    use_rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead of alpha / r")
+    r: int = _field(16, ge=1, le=1024, en="rank of the adapters", zh="適配器的秩")
+    lora_alpha: int = _field(
+        32,
+        ge=1,
+        le=4096,
+        en="scale of the adapters; the update is multiplied by alpha / r",
+        zh="適配器的縮放；更新量乘以 alpha / r",
+    )
+    lora_dropout: float = _field(
+        0.0, ge=0, lt=1, en="dropout on the adapters' input", zh="適配器輸入的 dropout"
+    )
+    target_modules: str | list[str] = _field("all-linear", en="layers that get adapters", zh="加上適配器的層")
+    use_rslora: bool = _field(
+        False, en="scale by alpha / sqrt(r) instead of alpha / r", zh="改以 alpha / sqrt(r) 縮放"
+    )
 
     # preference methods
-    beta: float = Field(0.1, ge=0, le=100, description="dpo, kto: strength of the pull to the reference; orpo: lambda; simpo: beta")
-    simpo_gamma: float = Field(0.5, ge=0, le=10, description="simpo: target margin")
+    beta: float = _field(
+        0.1,
+        ge=0,
+        le=100,
+        en="dpo, kto: strength of the pull to the reference; orpo: lambda; simpo: beta",
+        zh="dpo、kto：拉向參考模型的力道；orpo：λ；simpo：β",
+    )
+    simpo_gamma: float = _field(0.5, ge=0, le=10, en="simpo: target margin", zh="simpo：目標間距")
 
     # evaluation and saving
-    eval_steps: int = Field(0, ge=0, description="updates between evaluations; 0: once an epoch")
-    save_steps: int = Field(0, ge=0, description="updates between checkpoints; 0: once an epoch")
-    save_total_limit: int = Field(2, ge=1, le=100, description="checkpoints kept")
-    early_stopping_patience: int = Field(0, ge=0, le=100, description="evaluations without improvement before stopping; 0: never")
-    logging_steps: int = Field(5, ge=1, description="updates between points of the curve")
-    max_new_tokens: int = Field(32, ge=1, le=32768, description="tokens generated for each test row")
+    eval_steps: int = _field(
+        0,
+        ge=0,
+        en="updates between evaluations; 0: once an epoch",
+        zh="每隔幾次更新評估一次；0 表示每個 epoch",
+    )
+    save_steps: int = _field(
+        0,
+        ge=0,
+        en="updates between checkpoints; 0: once an epoch",
+        zh="每隔幾次更新存一次檢查點；0 表示每個 epoch",
+    )
+    save_total_limit: int = _field(2, ge=1, le=100, en="checkpoints kept", zh="保留幾個檢查點")
+    early_stopping_patience: int = _field(
+        0,
+        ge=0,
+        le=100,
+        en="evaluations without improvement before stopping; 0: never",
+        zh="連續幾次評估沒有進步就停止；0 表示不停",
+    )
+    logging_steps: int = _field(
+        5, ge=1, en="updates between points of the curve", zh="曲線上每個點相隔的更新次數"
+    )
+    max_new_tokens: int = _field(
+        32, ge=1, le=32768, en="tokens generated for each test row", zh="每筆測試資料生成的 token 數"
+    )
 
     # where
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of the worker")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of the worker; 0: all cores")
+    device: Literal["auto", "cpu", "cuda"] = _field("auto", en="device of the worker", zh="訓練所用的裝置")
+    threads: int = _field(
+        0, ge=0, le=1024, en="CPU threads of the worker; 0: all cores", zh="CPU 執行緒數；0 表示全部核心"
+    )
 
     @field_validator("task")
     @classmethod
@@ -109,7 +222,9 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _fields_fit_together(self) -> RunConfig:
         if self.base_model == STARTER and self.peft == "qlora":
-            raise ValueError("peft 'qlora' needs a pretrained base_model; the starter model is trained in full")
+            raise ValueError(
+                "peft 'qlora' needs a pretrained base_model; the starter model is trained in full"
+            )
         return self
 
 
@@ -141,7 +256,9 @@ def load(path: Path) -> RunConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `tunesmith runs` lists the runs, `tunesmith new` makes a task") from None
+        raise UserError(
+            f"{path}: no such file; `tunesmith runs` lists the runs, `tunesmith new` makes a task"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     try:

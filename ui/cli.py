@@ -1,0 +1,336 @@
+"""The command line: `tunesmith …`. A thin skin over the rooms below; heavy imports wait for their command.
+
+--json prints one JSON document and nothing else on stdout; --batch answers JSON lines from
+standard input line by line. Exit status: 0 done, 1 the work failed, 2 the input is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kb.errors import UserError
+from ui import cli_runs
+
+app = typer.Typer(
+    name="tunesmith",
+    help="Ask how to fine-tune a language model; get a cited answer, a reasoned run, a model to chat with.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+kb_app = typer.Typer(help="Check and render the knowledge base.", no_args_is_help=True)
+app.add_typer(kb_app, name="kb")
+app.add_typer(cli_runs.data_app, name="data")
+app.add_typer(cli_runs.run_app, name="run")
+cli_runs.register(app)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Batch = Annotated[bool, typer.Option("--batch", help="Read JSON lines from standard input, answer line by line.")]
+Lang = Annotated[str | None, typer.Option("--lang", help="Reader's language: en or zh-TW; default: the question's.")]
+
+
+def screen_lang() -> str:
+    """Language of messages on the terminal, from the locale."""
+    locale = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
+    return "zh-TW" if locale.startswith("zh") else "en"
+
+
+def emit(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def batch(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer each JSON line of standard input with one line. A bad line answers {"error"}; the status is then 2."""
+    failed = False
+    for number, line in enumerate(sys.stdin, 1):
+        if not line.strip():
+            continue
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise UserError(f"expected an object, found {type(request).__name__}")
+            emit(answer(request))
+        except (ValueError, RecursionError, UserError) as error:
+            failed = True
+            emit({"error": f"line {number}: {error}"})
+    if failed:
+        raise typer.Exit(2)
+
+
+@contextmanager
+def progress(enabled: bool = True) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr as the `progress(done, total, what)` that the rooms below call."""
+    if not enabled:
+        yield lambda done, total, what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+def open_index(quiet: bool = False):
+    """The index with the knowledge base in it; brought up to date when the pages changed."""
+    from ingest.index import Index
+    from ingest.sync import build_kb
+    from ui.home import home
+
+    with progress(not quiet and sys.stderr.isatty()) as bar:
+        build_kb(home().index, bar)
+    return Index.open(home().index)
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback a password is required.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Serve the page."""
+    from ui.app import serve
+
+    with progress(sys.stderr.isatty()) as bar:
+        serve(host, port, bar)
+
+
+@app.command()
+def search(
+    question: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="Passages to return.")] = 5,
+    lang: Lang = None,
+    as_json: Json = False,
+    as_batch: Batch = False,
+) -> None:
+    """Find passages in the knowledge base and your documents."""
+    from assistant import retrieve
+
+    index = open_index(quiet=as_json or as_batch)
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        hits = retrieve.search(index, text_of(request), number_of(request, "k", k), request.get("lang") or lang)
+        return {"hits": [hit_json(hit) for hit in hits]}
+
+    if as_batch:
+        batch(answer)
+    elif as_json:
+        emit(answer({"question": question}))
+    else:
+        from ui.terminal import print_hits
+
+        print_hits(retrieve.search(index, text_of({"question": question}), k, lang))
+
+
+@app.command()
+def ask(
+    question: Annotated[str | None, typer.Argument(help="What you want to know.")] = None,
+    backend: Annotated[str, typer.Option(help="auto, ollama, openai, llamacpp or extract.")] = "auto",
+    lang: Lang = None,
+    as_json: Json = False,
+    as_batch: Batch = False,
+) -> None:
+    """Answer a question from the library, each sentence cited."""
+    from dataclasses import replace
+
+    from assistant import answer as answering
+    from ui.home import home
+
+    settings = home().settings()
+    if backend != "auto":
+        settings = replace(settings, backend=backend)
+    index = open_index(quiet=as_json or as_batch)
+
+    def reply(request: dict[str, Any]):
+        history = request.get("history") or ()
+        return answering.ask(index, text_of(request), history, request.get("lang") or lang, settings)
+
+    if as_batch:
+        batch(lambda request: answering.to_json(reply(request)))
+    elif as_json:
+        emit(answering.to_json(reply({"question": question})))
+    else:
+        from ui.terminal import print_answer
+
+        print_answer(reply({"question": question}))
+
+
+@app.command()
+def recommend(
+    goal: Annotated[str | None, typer.Argument(help="The task in your own words.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Your data file; rows, labels and lengths are measured.")] = None,
+    task: Annotated[str | None, typer.Option(help="Kind of task, for example classification.")] = None,
+    language: Annotated[str | None, typer.Option(help="Main language of the data.")] = None,
+    rows: Annotated[int | None, typer.Option(min=0)] = None,
+    preference_pairs: Annotated[int | None, typer.Option(min=0)] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="Number of GPUs; 0 for none.")] = None,
+    vram: Annotated[float | None, typer.Option(min=0, help="Memory of one GPU, GiB.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="GPU name, for example RTX 4090.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Hub id, folder, or 'starter'.")] = None,
+    situation: Annotated[str | None, typer.Option(help="Further situation keys as a JSON object.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the run to this YAML file.")] = None,
+    lang: Lang = None,
+    as_json: Json = False,
+    as_batch: Batch = False,
+) -> None:
+    """Recommend a decision and a run; every value with its reason and source."""
+    from assistant import recommend as advice
+
+    if as_batch:
+        batch(lambda request: advice.to_json(advice.recommend(advice.situation(request), lang=request.pop("lang", lang) or "en")))
+        return
+    given = {
+        "task": task, "language": language, "rows": rows, "preference_pairs": preference_pairs, "gpus": gpus,
+        "gpu_vram_gb": vram, "gpu_name": gpu, "base_model": base_model, **parse_object(situation),
+    }  # fmt: skip
+    given = {key: value for key, value in given.items() if value is not None}
+    if not (given or goal or data):
+        raise UserError("nothing to go by: describe the task, or give --data FILE, --task and --rows (tunesmith recommend --help)")
+    result = advice.from_inputs(given, text=goal, data=data, lang=lang or screen_lang())
+    if save:
+        save_run(result.run, save)
+    if as_json:
+        emit(advice.to_json(result))
+    else:
+        from ui.terminal import print_recommendation
+
+        print_recommendation(result, lang or screen_lang())
+
+
+@app.command()
+def ingest(paths: Annotated[list[Path], typer.Argument(help="Files or folders: .md .txt .pdf .docx .html")]) -> None:
+    """Add your own documents to the library; unchanged files are skipped."""
+    from ingest.sync import add_paths
+    from ui.home import home
+
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; give the path of a document")
+    open_index()
+    with progress(sys.stderr.isatty()) as bar:
+        report = add_paths(home().index, paths, bar)
+    for path, why in report.skipped:
+        typer.echo(f"skipped {path}: {why}", err=True)
+    typer.echo(
+        f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged, "
+        f"{len(report.skipped)} skipped; {report.chunks} passages in {report.seconds:.1f} s"
+    )
+
+
+@app.command()
+def library(
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="Take this document out of the library.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List your documents in the library, or take one out."""
+    from ingest import sync
+    from ui.home import home
+
+    index = open_index(quiet=as_json)
+    if remove:
+        report = sync.remove(home().index, remove)
+        typer.echo(f"{report.removed} removed")
+        return
+    documents = index.documents()
+    if as_json:
+        emit({"documents": [vars(document) | {"source": str(document.source)} for document in documents]})
+    else:
+        from ui.terminal import print_documents
+
+        print_documents(documents)
+
+
+@kb_app.command("check")
+def kb_check() -> None:
+    """Check pages and tables; each fault as file:line."""
+    from kb.check import check
+
+    faults = check()
+    for fault in faults:
+        typer.echo(fault)
+    if faults:
+        raise typer.Exit(1)
+    typer.echo("the knowledge base is sound")
+
+
+@kb_app.command("render")
+def kb_render() -> None:
+    """Rewrite the tables in pages from the rows of kb/facts."""
+    from kb.render import render
+
+    for path in render(write=True):
+        typer.echo(f"rendered {path}")
+
+
+def text_of(request: dict[str, Any]) -> str:
+    question = request.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise UserError("no question; give it as an argument, or as \"question\" in each line of --batch")
+    return question
+
+
+def number_of(request: dict[str, Any], key: str, default: int) -> int:
+    value = request.get(key) or default
+    if not isinstance(value, int) or not 1 <= value <= 100:
+        raise UserError(f'"{key}" = {value!r}; give a whole number from 1 to 100')
+    return value
+
+
+def parse_object(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise UserError(f"--situation: not valid JSON ({error}); write for example '{{\"rows\": 5000}}'") from None
+    if not isinstance(value, dict):
+        raise UserError("--situation: expected a JSON object such as '{\"rows\": 5000}'")
+    return value
+
+
+def hit_json(hit) -> dict[str, Any]:
+    return {
+        "id": hit.id, "page": hit.page, "heading": hit.heading, "lang": hit.lang, "text": hit.text,
+        "score": round(hit.score, 4), "sources": hit.sources, "source": hit.source,
+    }  # fmt: skip
+
+
+def save_run(run: dict[str, Any] | None, path: Path) -> None:
+    from trainer import config
+
+    if run is None:
+        raise UserError("this decision trains nothing, so there is no run to save; see the reasons above")
+    config.save(config.from_dict(run), path)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and status 2, never a traceback."""
+    import click
+
+    try:
+        status = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        status = 130
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        typer.echo(f"tunesmith: {error.format_message()} (see --help)", err=True)
+        status = 2
+    except UserError as error:
+        typer.echo(f"tunesmith: {error}", err=True)
+        status = 2
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status or 0)
+
+
+if __name__ == "__main__":
+    main()

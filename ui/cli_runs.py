@@ -1,0 +1,292 @@
+"""Commands about data, runs and models; part of the command line in ui/cli.py."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kb.errors import UserError
+
+data_app = typer.Typer(help="Look at, check, convert and split a data file.", no_args_is_help=True)
+run_app = typer.Typer(help="Show, follow, cancel, resume and compare runs.", no_args_is_help=True)
+
+RunId = Annotated[str, typer.Argument(metavar="ID", help="Run as task/version, for example reviews/v1.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+FOLLOW_SECONDS = 1.0
+FINAL = {"done", "failed", "cancelled", "lost"}
+
+
+def emit(document: Any) -> None:
+    typer.echo(json.dumps(document, ensure_ascii=False, default=str))
+
+
+def folder_of(run_id: str):
+    from trainer import runs
+    from ui.home import home
+
+    return runs.find(home().tasks, run_id)
+
+
+def jobs():
+    from trainer.jobs import Jobs
+    from ui.home import home
+
+    return Jobs(home().path)
+
+
+@data_app.command("check")
+def data_check(file: Path, as_json: Json = False) -> None:
+    """Measure a data file and name every fault. Status 1 when a fault stops training."""
+    from trainer.data import profile
+    from ui.cli import screen_lang
+    from ui.terminal import print_profile
+
+    measured = profile(file)
+    if as_json:
+        emit(asdict(measured))
+    else:
+        print_profile(measured, screen_lang())
+    if any(finding.severity == "error" for finding in measured.findings):
+        raise typer.Exit(1)
+
+
+@data_app.command("convert")
+def data_convert(file: Path, out: Path) -> None:
+    """Write FILE as conversational prompt/completion JSONL, which TRL takes."""
+    from trainer.data import convert_file
+
+    report = convert_file(file, out)
+    typer.echo(report)
+
+
+@data_app.command("split")
+def data_split(
+    file: Path,
+    out: Annotated[Path, typer.Argument(help="Folder for train.jsonl, eval.jsonl and test.jsonl.")],
+    test_fraction: Annotated[float, typer.Option(min=0, max=0.5)] = 0.1,
+    eval_fraction: Annotated[float, typer.Option(min=0, max=0.5)] = 0.05,
+    seed: int = 42,
+) -> None:
+    """Split a file by label, no row in two parts."""
+    from trainer.data import split_file
+
+    typer.echo(split_file(file, out, test_fraction=test_fraction, eval_fraction=eval_fraction, seed=seed))
+
+
+@data_app.command("preview")
+def data_preview(file: Path, rows: Annotated[int, typer.Option(min=1, max=100)] = 3) -> None:
+    """Show rows as the trainer will see them."""
+    from trainer.data import preview
+
+    for row in preview(file, rows):
+        emit(row)
+
+
+@run_app.command("show")
+def run_show(run_id: RunId, as_json: Json = False) -> None:
+    """Status, scores and values of a run."""
+    from ui.terminal import print_run
+
+    jobs().reap()
+    folder = folder_of(run_id)
+    if as_json:
+        emit({"id": folder.id, "status": folder.status(), "run": folder.config().model_dump(), "scores": folder.scores()})
+    else:
+        print_run(folder)
+
+
+@run_app.command("log")
+def run_log(run_id: RunId, lines: Annotated[int, typer.Option("-n", min=1)] = 40) -> None:
+    """The last lines of a run's log."""
+    typer.echo(folder_of(run_id).log_tail(lines))
+
+
+@run_app.command("cancel")
+def run_cancel(run_id: RunId) -> None:
+    """Stop a run; it keeps a checkpoint that resumes."""
+    jobs().cancel(folder_of(run_id).id)
+    typer.echo(f"{run_id}: cancelled; `tunesmith run resume {run_id}` goes on from its last checkpoint")
+
+
+@run_app.command("resume")
+def run_resume(run_id: RunId) -> None:
+    """Go on from the last complete checkpoint."""
+    folder = folder_of(run_id)
+    jobs().resume(folder.id)
+    typer.echo(f"{folder.id}: queued; `tunesmith run show {folder.id}` tells how it goes")
+
+
+@run_app.command("compare")
+def run_compare(first: RunId, second: RunId, as_json: Json = False) -> None:
+    """Which values differ between two runs, and their scores."""
+    from trainer import runs
+    from ui.terminal import print_comparison
+
+    comparison = runs.compare(folder_of(first), folder_of(second))
+    if as_json:
+        emit(comparison)
+    else:
+        print_comparison(comparison)
+
+
+def new(name: Annotated[str, typer.Argument(metavar="TASK")]) -> None:
+    """Make a task folder with its definition."""
+    from trainer.tasks import new_task
+    from ui.home import home
+
+    typer.echo(f"made {new_task(home().path, name)}")
+
+
+def train(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml|TASK", help="A run file, or a task for its newest run's values.")],
+    on: Annotated[str, typer.Option(help="Where it runs: local.")] = "local",
+    detach: Annotated[bool, typer.Option(help="Queue it and return at once.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a run and follow it; Ctrl-C leaves it running."""
+    from trainer import config, runs
+    from ui.home import home
+
+    if on != "local":
+        raise UserError(f"--on {on}: only 'local' is built so far; leave --on away")
+    tasks = home().tasks
+    if run.endswith((".yaml", ".yml")) or Path(run).is_file():
+        wanted = config.load(Path(run))
+        wanted = wanted.model_copy(update=absolute_paths(wanted, Path(run).resolve().parent))
+    else:
+        earlier = [folder for folder in runs.all_runs(tasks) if folder.id.split("/")[0] == run]
+        if not earlier:
+            raise UserError(f"task {run!r} has no run yet; give a run file, or make one: tunesmith recommend --data FILE --save run.yaml")
+        wanted = earlier[0].config()
+    check_startable(wanted)
+    folder = runs.create(tasks, wanted)
+    jobs().submit(folder)
+    if detach:
+        emit({"id": folder.id, "folder": str(folder.path)}) if as_json else typer.echo(f"{folder.id}: queued in {folder.path}")
+        return
+    follow(folder, as_json)
+
+
+def absolute_paths(wanted, base: Path) -> dict[str, str]:
+    """Data paths in a run file are relative to that file, as a reader of it expects."""
+    changes = {}
+    for field in ("train_file", "eval_file", "test_file"):
+        value = getattr(wanted, field)
+        if value and not Path(value).is_absolute():
+            beside = base / value
+            changes[field] = str(beside if beside.exists() else Path(value).resolve())
+    return changes
+
+
+def check_startable(wanted) -> None:
+    """Refuse at once what the worker would refuse a minute later."""
+    from trainer.methods import require_trainable
+
+    require_trainable(wanted.method)
+    for field in ("train_file", "eval_file", "test_file"):
+        value = getattr(wanted, field)
+        if value and not Path(value).is_file():
+            raise UserError(f"{field}: {value}: no such file; give the path of your data")
+
+
+def follow(folder, as_json: bool = False, kind: str = "train") -> None:
+    """Print the curve until the run ends. The run is a process of its own: Ctrl-C stops only the printing."""
+    from ui.terminal import RunPrinter
+
+    board, printer = jobs(), RunPrinter(folder, quiet=as_json, kind=kind)
+    try:
+        while True:
+            board.reap()
+            board.dispatch()
+            status = printer.update()
+            if status.get("state") in FINAL:
+                break
+            time.sleep(FOLLOW_SECONDS)
+    except KeyboardInterrupt:
+        typer.echo(f"\n{folder.id} goes on; `tunesmith run show {folder.id}` or `tunesmith run cancel {folder.id}`", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        emit({"id": folder.id, "folder": str(folder.path), "status": status, "scores": folder.scores()})
+    if status["state"] != "done":
+        typer.echo(f"tunesmith: {folder.id} {status['state']}: {status.get('message') or 'see its log'}", err=True)
+        raise typer.Exit(1)
+
+
+def runs_list(as_json: Json = False) -> None:
+    """All runs, newest first."""
+    from trainer import runs
+    from ui.home import home
+    from ui.terminal import print_runs
+
+    jobs().reap()
+    folders = runs.all_runs(home().tasks)
+    if as_json:
+        emit([{"id": folder.id, **folder.status(), "scores": folder.scores()} for folder in folders])
+    else:
+        print_runs(folders)
+
+
+def evaluate(run_id: RunId, as_json: Json = False) -> None:
+    """Score a finished run on its frozen test rows, against the base model and the majority class."""
+    folder = folder_of(run_id)
+    jobs().submit(folder, "evaluate")
+    follow(folder, as_json, "evaluate")
+    if not as_json:
+        from ui.terminal import print_scores
+
+        print_scores(folder.scores())
+
+
+def export(
+    run_id: RunId,
+    to: Annotated[str, typer.Option(help="merged, gguf or ollama.")] = "gguf",
+    name: Annotated[str | None, typer.Option(help="Name in Ollama; default task:version.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a finished run and prove that it answers as it did in training."""
+    from ui.home import home
+
+    if to not in ("merged", "gguf", "ollama"):
+        raise UserError(f"--to {to}: choose merged, gguf or ollama")
+    folder = folder_of(run_id)
+    arguments = {"to": to} | ({"name": name} if name else {})
+    if to == "ollama":
+        arguments["host"] = home().settings().ollama_host
+    jobs().submit(folder, "export", arguments)
+    follow(folder, as_json, "export")
+
+
+def chat(
+    model: Annotated[str, typer.Argument(metavar="ID|MODEL", help="A run (task/v1), a GGUF file, or an Ollama model.")],
+    prompt: Annotated[str | None, typer.Option(help="Say this, print the answer, and leave.")] = None,
+) -> None:
+    """Chat with a trained model."""
+    from ui.chat import open_model
+    from ui.home import home
+
+    with open_model(home(), model) as talk:
+        history: list[dict[str, str]] = []
+        while True:
+            text = prompt if prompt is not None else typer.prompt(">", prompt_suffix=" ")
+            history.append({"role": "user", "content": text})
+            reply = ""
+            for piece in talk(history):
+                reply += piece
+                typer.echo(piece, nl=False)
+            typer.echo()
+            if prompt is not None:
+                return
+            history.append({"role": "assistant", "content": reply})
+
+
+def register(app: typer.Typer) -> None:
+    """Put the top-level commands of this file on the main application."""
+    for name, command in {
+        "new": new, "train": train, "runs": runs_list, "eval": evaluate, "export": export, "chat": chat,
+    }.items():  # fmt: skip
+        app.command(name)(command)
