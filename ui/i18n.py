@@ -1,0 +1,212 @@
+"""Every string of the screen in its two languages, and the table that serves them.
+
+Gradio's own i18n follows the browser and knows no zh-HK; this one follows the reader's choice,
+also for text that is made on the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LANGS = ("zh-TW", "en")
+Translate = Callable[..., str]
+
+STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
+    "title": ("Tunesmith", "Tunesmith"),
+    "tagline": ("From a question to a tested model", "從一個問題，到一個測過的模型"),
+    "tab.ask": ("Ask", "提問"),
+    "tab.plan": ("Plan", "計畫"),
+    "tab.runs": ("Runs", "訓練"),
+    "tab.test": ("Test", "測試"),
+    # ask
+    "ask.placeholder": ("Describe your task, or ask about fine-tuning", "描述你的任務，或問任何微調的問題"),
+    "ask.empty": (
+        "Ask how to fine-tune for your task. Every sentence of the answer says where it comes from.",
+        "問問你的任務該怎麼微調。回答的每一句都會附上出處。",
+    ),
+    "ask.example1": (
+        "I have 9,000 Chinese reviews to classify by sentiment. How should I fine-tune?",
+        "我有九千筆中文評論要做情感分類，該怎麼微調？",
+    ),
+    "ask.example2": ("What learning rate for LoRA?", "LoRA 的學習率該設多少？"),
+    "ask.example3": ("Our knowledge changes daily. RAG or fine-tuning?", "知識每天都在變，該用 RAG 還是微調？"),
+    "ask.send": ("Send", "送出"),
+    "ask.new": ("New conversation", "新對話"),
+    "ask.stop": ("Stop", "停止"),
+    "ask.side": ("A plan for this", "適合的計畫"),
+    "ask.side_empty": (
+        "Describe a task (kind, language, how many rows) and a plan appears here.",
+        "描述任務（種類、語言、資料筆數），這裡就會出現建議的計畫。",
+    ),
+    "ask.use_plan": ("Use this plan", "採用這個計畫"),
+    "ask.backend": ("Answered by", "回答者"),
+    "ask.sources": ("Sources", "出處"),
+    "ask.unsupported": ("No passage supports this sentence", "沒有段落支持這一句"),
+    "ask.unsupported_note": (
+        "Sentences marked ⚠ are not supported by a passage.",
+        "標有 ⚠ 的句子沒有段落支持。",
+    ),
+    "ask.nearest": ("Nearest pages", "最接近的頁面"),
+    "ask.thinking": ("Thinking", "思考過程"),
+    "ask.seconds": ("{n:.1f} s", "{n:.1f} 秒"),
+    "backend.extract": ("quoted from the library (no model)", "直接引用知識庫（未用模型）"),
+    # plan
+    "plan.goal": ("Task, in your own words", "用自己的話描述任務"),
+    "plan.file": ("Training data", "訓練資料"),
+    "plan.path": ("… or a path on this machine", "……或這台機器上的路徑"),
+    "plan.test_path": ("Separate test file (optional)", "另外的測試檔（選填）"),
+    "plan.base_model": ("Base model", "基底模型"),
+    "plan.base_auto": ("Let Tunesmith choose", "由 Tunesmith 選擇"),
+    "plan.base_starter": ("Starter model (made here, needs no download)", "起步模型（在本機建立，無需下載）"),
+    "plan.hardware": ("This machine", "這台機器"),
+    "plan.recommend": ("Recommend a run", "推薦訓練設定"),
+    "plan.values": ("Values of the run (change what you like)", "訓練設定（可自行修改）"),
+    "plan.start": ("Start training", "開始訓練"),
+    "plan.empty": ("Give a data file or describe the task, then press “{button}”.", "提供資料檔或描述任務，再按「{button}」。"),
+    "plan.decision": ("Decision", "決定"),
+    "plan.field": ("Field", "欄位"),
+    "plan.value": ("Value", "值"),
+    "plan.why": ("Why", "理由"),
+    "plan.memory": ("Memory while training", "訓練所需記憶體"),
+    "plan.time": ("Time", "時間"),
+    "plan.between": ("between {low} and {high} GB", "介於 {low} 與 {high} GB"),
+    "plan.warnings": ("Mind", "請留意"),
+    "plan.alternatives": ("Alternatives", "其他做法"),
+    "plan.data": ("Your data", "你的資料"),
+    "plan.rows": ("rows", "筆"),
+    "plan.labels": ("labels", "標籤"),
+    "plan.language": ("language", "語言"),
+    "plan.format": ("format", "格式"),
+    "plan.tokens": ("tokens a row (median / 95 % / longest)", "每筆 token（中位數／95 %／最長）"),
+    "plan.duplicates": ("repeated rows", "重複的資料"),
+    "plan.overruled": ("Overruled", "未採用"),
+    "plan.nothing_to_train": ("This plan trains nothing: see the reasons.", "這個計畫不需要訓練，請看理由。"),
+    "plan.no_file": ("Give a data file first: upload one, or write its path.", "請先提供資料檔：上傳，或填寫路徑。"),
+    "plan.started": ("{id} is queued", "{id} 已排入佇列"),
+    "plan.evidence.measured": ("measured", "實測"),
+    "plan.evidence.primary": ("primary source", "一手來源"),
+    "plan.evidence.secondary": ("secondary source", "二手來源"),
+    "plan.evidence.heuristic": ("heuristic", "經驗法則"),
+    "decision.prompt": ("Prompt first", "先用提示詞"),
+    "decision.collect_data": ("Collect data first", "先蒐集資料"),
+    "decision.rag": ("Retrieve (RAG)", "檢索增強（RAG）"),
+    "decision.finetune": ("Fine-tune", "微調"),
+    "decision.rag+finetune": ("Retrieve and fine-tune", "檢索增強＋微調"),
+    "group.what": ("What", "任務"),
+    "group.starter": ("Starter model", "起步模型"),
+    "group.data": ("Data", "資料"),
+    "group.tokens": ("Tokens", "Token"),
+    "group.optimisation": ("Optimisation", "最佳化"),
+    "group.adapters": ("Adapters", "適配器"),
+    "group.preference": ("Preference methods", "偏好方法"),
+    "group.evaluation": ("Evaluation and saving", "評估與儲存"),
+    "group.where": ("Where", "裝置"),
+    # runs
+    "runs.choose": ("Run", "訓練"),
+    "runs.none": ("No runs yet. Make a plan and press “{button}”.", "還沒有訓練。先擬定計畫，再按「{button}」。"),
+    "runs.cancel": ("Cancel", "取消"),
+    "runs.resume": ("Resume", "繼續"),
+    "runs.test": ("Test this model", "測試這個模型"),
+    "runs.log": ("Log", "紀錄"),
+    "runs.values": ("Values and reasons", "設定與理由"),
+    "runs.step": ("step {step} of {total}", "第 {step}／{total} 步"),
+    "runs.eta": ("{n} left", "還要 {n}"),
+    "runs.loss": ("loss", "損失"),
+    "runs.eval_loss": ("evaluation loss", "評估損失"),
+    "runs.steps": ("step", "步數"),
+    "runs.scores": ("Score on held-out rows", "保留資料上的成績"),
+    "runs.accuracy": ("accuracy", "準確率"),
+    "runs.macro_f1": ("macro-F1", "macro-F1"),
+    "runs.tuned": ("trained model", "訓練後"),
+    "runs.base": ("base model", "基底模型"),
+    "runs.majority": ("majority class", "多數類別"),
+    "runs.n": ("{n} test rows", "{n} 筆測試資料"),
+    "runs.class": ("class", "類別"),
+    "runs.precision": ("precision", "精確率"),
+    "runs.recall": ("recall", "召回率"),
+    "runs.f1": ("F1", "F1"),
+    "runs.support": ("rows", "筆數"),
+    "runs.confusion": ("Rows: expected; columns: predicted", "列：正確答案；欄：模型預測"),
+    "runs.cancelled": ("{id} is being cancelled; it keeps a checkpoint", "正在取消 {id}；會保留檢查點"),
+    "runs.resumed": ("{id} is queued to go on", "{id} 已排入佇列繼續"),
+    "state.queued": ("queued", "排隊中"),
+    "state.starting": ("starting", "啟動中"),
+    "state.running": ("running", "訓練中"),
+    "state.done": ("done", "完成"),
+    "state.failed": ("failed", "失敗"),
+    "state.cancelled": ("cancelled", "已取消"),
+    "state.lost": ("lost", "中斷"),
+    "stage.data": ("reading the data", "讀取資料"),
+    "stage.starter": ("making the starter model", "建立起步模型"),
+    "stage.train": ("training", "訓練"),
+    "stage.evaluate": ("scoring on held-out rows", "在保留資料上評分"),
+    "stage.merge": ("merging", "合併權重"),
+    "stage.gguf": ("writing GGUF", "寫出 GGUF"),
+    "stage.parity": ("comparing with training", "與訓練時比對"),
+    "stage.ollama": ("handing to Ollama", "交給 Ollama"),
+    # test
+    "test.export": ("Export and verify", "匯出並驗證"),
+    "test.engine": ("Runs in", "執行引擎"),
+    "test.llamacpp": ("llama.cpp (in this app)", "llama.cpp（內建）"),
+    "test.ollama": ("Ollama", "Ollama"),
+    "test.not_exported": (
+        "Not exported yet: press “{button}”, it takes a moment.",
+        "尚未匯出：按「{button}」，需要一點時間。",
+    ),
+    "test.parity_ok": (
+        "Verified: llama.cpp answers as in training on {same} of {n} rows.",
+        "已驗證：{n} 筆中有 {same} 筆，llama.cpp 的回答與訓練時相同。",
+    ),
+    "test.parity_bad": (
+        "Not ready: llama.cpp answers as in training on only {same} of {n} rows. {cause}",
+        "尚不可用：{n} 筆中只有 {same} 筆與訓練時相同。{cause}",
+    ),
+    "test.message": ("Say something to both models", "同時對兩個模型說話"),
+    "test.base": ("Base", "基底模型"),
+    "test.tuned": ("Trained", "訓練後"),
+    "test.temperature": ("Temperature", "溫度"),
+    "test.max_tokens": ("Longest answer, tokens", "回答的 token 上限"),
+    "test.task_prompt": ("Use the task's own prompt", "套用任務的提示"),
+    "test.none": ("No finished run yet.", "還沒有完成的訓練。"),
+    "test.ollama_missing": (
+        "Ollama does not answer at {host}; llama.cpp runs the same file here. Install Ollama from ollama.com.",
+        "Ollama 在 {host} 沒有回應；這裡由 llama.cpp 執行同一個檔案。可到 ollama.com 安裝 Ollama。",
+    ),
+    "test.base_missing": ("The base model was not exported.", "基底模型尚未匯出。"),
+    "unit.seconds": ("{n} s", "{n} 秒"),
+    "unit.minutes": ("{n} min", "{n} 分鐘"),
+    "unit.hours": ("{n} h", "{n} 小時"),
+    "no_gpu": ("no GPU", "沒有 GPU"),
+    "hardware": ("{gpus}; {cores} cores, {ram} GB memory, {disk} GB free on disk", "{gpus}；{cores} 核心、{ram} GB 記憶體、磁碟剩餘 {disk} GB"),
+}
+
+
+def translator(lang: str) -> Translate:
+    """t(key, **values) in one language. A missing key is a programmer's error and raises KeyError."""
+    column = 0 if lang == "en" else 1
+
+    def translate(key: str, **values: object) -> str:
+        text = STRINGS[key][column]
+        return text.format(**values) if values else text
+
+    return translate
+
+
+def choose(header: str | None) -> str:
+    """The screen's language for a browser's Accept-Language: any Chinese reads zh-TW, others English."""
+    for part in (header or "").split(","):
+        code = part.split(";")[0].strip().lower()
+        if code.startswith("zh"):
+            return "zh-TW"
+        if code.startswith("en"):
+            return "en"
+    return "en"
+
+
+def duration(seconds: float, t: Translate) -> str:
+    """Seconds as a reader says them: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return t("unit.seconds", n=round(seconds))
+    if seconds < 5400:
+        return t("unit.minutes", n=round(seconds / 60))
+    return t("unit.hours", n=round(seconds / 3600, 1))

@@ -1,0 +1,208 @@
+"""Answers and plans as HTML. Pure functions: data in, text out; whatever comes from outside is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from typing import Any
+from urllib.parse import urlsplit
+
+from assistant.types import Answer, Citation, Hit, Recommendation
+from ui.i18n import Translate, duration
+
+MARKER = re.compile(r"\[(\d{1,3})\]")
+
+
+@cache
+def _markdown():
+    from markdown_it import MarkdownIt
+
+    # No links, images or HTML: whatever a model or a document wrote, the page fetches and follows nothing.
+    return MarkdownIt("commonmark", {"html": False}).disable(["link", "image", "autolink", "reference"]).enable("table")
+
+
+def markdown(text: str) -> str:
+    """A small, safe markdown: paragraphs, lists, tables, code, emphasis."""
+    return _markdown().render(text)
+
+
+def one_line(html: str) -> str:
+    """HTML without blank lines, so that the chat's markdown takes it as one block."""
+    return re.sub(r"\n\s*\n", "\n", html).strip()
+
+
+def link(url: str, text: str) -> str:
+    """A link to a web source; anything but http(s) stays text."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        return escape(text)
+    return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{escape(text)}</a>'
+
+
+def sources(items: Sequence[dict[str, str]]) -> str:
+    return " · ".join(f"{link(item['url'], item['name'])} <small>{escape(str(item.get('date', '')))}</small>" for item in items)
+
+
+def answer(value: Answer, number: int, t: Translate) -> str:
+    """A finished answer: text with clickable markers, then each cited passage folded below it.
+
+    `number` is the answer's place in the conversation; it keeps the anchors of two answers apart.
+    """
+    text = value.text
+    for sentence in value.unsupported:
+        text = text.replace(sentence, f"{sentence} ⚠", 1)
+    known = {citation.marker for citation in value.citations}
+    body = MARKER.sub(
+        lambda match: f'<a class="cite" href="#m{number}-s{match[1]}">{match[1]}</a>' if int(match[1]) in known else "",
+        markdown(text),
+    )
+    parts = [f'<div class="answer">{body}</div>']
+    if value.thinking:
+        parts.insert(0, f"<details class=thinking><summary>{t('ask.thinking')}</summary>{markdown(value.thinking)}</details>")
+    if value.unsupported:
+        parts.append(f'<p class="note">{t("ask.unsupported_note")}</p>')
+    if value.citations:
+        folded = "".join(citation(item, number) for item in value.citations)
+        parts.append(f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{folded}</div>')
+    if value.nearest:
+        rows = "".join(f"<li>{escape(hit.heading)}</li>" for hit in value.nearest)
+        parts.append(f'<div class="sources"><div class="sources-title">{t("ask.nearest")}</div><ul>{rows}</ul></div>')
+    parts.append(f'<p class="by">{t("ask.backend")}: {escape(backend(value.backend, t))} · {t("ask.seconds", n=value.seconds)}</p>')
+    return one_line("".join(parts))
+
+
+def backend(name: str, t: Translate) -> str:
+    return t("backend.extract") if name == "extract" else name
+
+
+def citation(item: Citation, number: int) -> str:
+    origin = f'<div class="origin">{sources(item.sources)}</div>' if item.sources else ""
+    return (
+        f'<details id="m{number}-s{item.marker}" class="source"><summary><b>{item.marker}</b> {escape(item.heading or item.page)}'
+        f"</summary><blockquote>{escape(item.quote)}</blockquote>{origin}</details>"
+    )
+
+
+def partial(text: str) -> str:
+    """An answer that is still arriving: markers are shown once it is whole."""
+    return one_line(f'<div class="answer">{MARKER.sub("", markdown(text))}</div>')
+
+
+def value_text(value: Any) -> str:
+    """A value as people write it: 2e-4 rather than 0.0002, yes rather than True."""
+    if isinstance(value, float) and value and abs(value) < 0.001:
+        mantissa, exponent = f"{value:e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def plan_card(plan: Recommendation, t: Translate) -> str:
+    """The plan in a few lines, for beside the conversation."""
+    run = plan.run or {}
+    shown = [name for name in ("base_model", "method", "peft", "learning_rate", "r", "epochs", "max_length") if name in run]
+    if run.get("peft") == "full":
+        shown = [name for name in shown if name != "r"]
+    rows = "".join(f"<tr><th>{name}</th><td>{escape(value_text(run[name]))}</td></tr>" for name in shown)
+    memory = f"<tr><th>{t('plan.memory')}</th><td>{plan.memory_gb:.1f} GB</td></tr>" if plan.memory_gb else ""
+    reason = plan.reasons.get("decision")
+    because = f'<p class="because">{escape(reason.because)}</p>' if reason else ""
+    return f'<div class="card"><div class="decision">{t("decision." + plan.decision)}</div>{because}<table>{rows}{memory}</table></div>'
+
+
+def plan(value: Recommendation, t: Translate) -> str:
+    """The whole recommendation: decision, every value with its reason and source, memory, warnings."""
+    decision = value.reasons.get("decision")
+    parts = [f'<div class="decision">{t("decision." + value.decision)}</div>']
+    if decision:
+        parts.append(f'<p class="because">{escape(decision.because)}</p>{reason_source(decision, t)}')
+    if value.warnings:
+        items = "".join(f"<li>{escape(text)}</li>" for text in value.warnings)
+        parts.append(f'<div class="warnings"><b>{t("plan.warnings")}</b><ul>{items}</ul></div>')
+    if value.estimate:
+        parts.append(estimate(value.estimate, t))
+    rows = "".join(reason_row(reason, t) for name, reason in value.reasons.items() if name != "decision")
+    if rows:
+        head = f"<tr><th>{t('plan.field')}</th><th>{t('plan.value')}</th><th>{t('plan.why')}</th></tr>"
+        parts.append(f'<table class="reasons"><thead>{head}</thead><tbody>{rows}</tbody></table>')
+    if value.alternatives:
+        items = "".join(f"<li>{escape(alternative_text(item))}</li>" for item in value.alternatives)
+        parts.append(f'<div class="alternatives"><b>{t("plan.alternatives")}</b><ul>{items}</ul></div>')
+    return f'<div class="plan">{"".join(parts)}</div>'
+
+
+def alternative_text(item: dict[str, Any]) -> str:
+    because = item.get("because") or item.get("why") or ""
+    values = ", ".join(f"{key} = {value_text(val)}" for key, val in item.items() if key not in ("because", "why", "run") and val is not None)
+    return f"{values}: {because}" if because and values else because or values
+
+
+def reason_row(reason: Any, t: Translate) -> str:
+    lost = "".join(
+        f'<div class="overruled">{t("plan.overruled")}: {escape(value_text(item.get("value")))}: {escape(str(item.get("because", "")))}</div>'
+        for item in reason.overruled
+    )
+    return (
+        f"<tr><td><code>{escape(reason.field)}</code></td><td><b>{escape(value_text(reason.value))}</b></td>"
+        f"<td>{escape(reason.because)}{lost}{reason_source(reason, t)}</td></tr>"
+    )
+
+
+def reason_source(reason: Any, t: Translate) -> str:
+    cited = reason.citation
+    grade = cited.get("evidence")
+    label = f'<span class="grade {escape(grade)}">{t("plan.evidence." + grade)}</span> ' if grade else ""
+    return f'<div class="origin">{label}{sources(cited.get("sources", []))} <small>{escape(reason.rule)}</small></div>'
+
+
+def estimate(value: dict[str, Any], t: Translate) -> str:
+    """Memory by term as bars, with the interval; time where it is known."""
+    total = value["total_gb"] or 1
+    bars = "".join(
+        f'<div class="term"><span>{escape(name)}</span><i style="width:{max(100 * size / total, 0.5):.1f}%"></i><span>{size:.2f} GB</span></div>'
+        for name, size in value["terms"].items()
+        if size >= 0.005
+    )
+    interval = t("plan.between", low=f"{value['low_gb']:.1f}", high=f"{value['high_gb']:.1f}")
+    time = f' · {t("plan.time")}: {duration(value["seconds"], t)}' if value.get("seconds") else ""
+    return f'<div class="estimate"><b>{t("plan.memory")}: {value["total_gb"]:.1f} GB</b> <small>{interval}{time}</small>{bars}</div>'
+
+
+def profile(value: Any, lang: str, t: Translate) -> str:
+    """What was measured in a data file, and what is wrong with it."""
+    lengths = value.tokens
+    facts = [
+        (t("plan.format"), value.format),
+        (t("plan.rows"), f"{value.rows:,}"),
+        (t("plan.language"), value.language),
+        (t("plan.tokens"), f"{lengths.p50:g} / {lengths.p95:g} / {lengths.max:g}" if lengths else None),
+        (t("plan.labels"), ", ".join(f"{name}: {count:,}" for name, count in list(value.labels.items())[:12]) if value.labels else None),
+        (t("plan.duplicates"), f"{value.duplicates:,}" if value.duplicates else None),
+    ]
+    rows = "".join(f"<tr><th>{name}</th><td>{escape(str(text))}</td></tr>" for name, text in facts if text)
+    faults = "".join(f'<li class="{escape(item.severity)}">{escape(localised(item.message, lang))}</li>' for item in value.findings)
+    return f'<div class="card"><b>{t("plan.data")}</b><table>{rows}</table>{f"<ul>{faults}</ul>" if faults else ""}</div>'
+
+
+def localised(text: Any, lang: str) -> str:
+    return text if isinstance(text, str) else text[lang]
+
+
+def hits(items: Sequence[Hit]) -> str:
+    return "".join(
+        f'<details class="source"><summary>{escape(hit.heading)} <small>{hit.score:.2f}</small></summary>'
+        f"<blockquote>{escape(hit.text)}</blockquote>{sources(hit.sources)}</details>"
+        for hit in items
+    )
+
+
+def error(text: str) -> str:
+    return f'<div class="error" role="alert">{escape(text)}</div>'
+
+
+def note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
