@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -122,7 +122,7 @@ class Symptom(Row):
     name: Text
     signals: list[Text]
     causes: list[Text]
-    remedies: list["Remedy"]
+    remedies: list[Remedy]
     page: str
     sources: list[str]
 
@@ -182,7 +182,7 @@ def by_id(name: str, directory: Path = FACTS_DIR) -> Mapping[str, Any]:
     return _load(name, directory)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(name: str, directory: Path) -> Mapping[str, Any]:
     rows = yaml.load((directory / f"{name}.yaml").read_text(encoding="utf-8"), Loader=LOADER) or []
     valid = [TABLES[name].model_validate(row) for row in rows]
