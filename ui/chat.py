@@ -63,7 +63,7 @@ def open_model(home: Home, name: str) -> Iterator[Talk]:
 
     Raises UserError when the run is not exported, the file is no GGUF, or Ollama has no such model.
     """
-    if name.endswith(".gguf") or "/" in name and (home.tasks / Path(name).parts[0]).is_dir():
+    if name.endswith(".gguf") or ("/" in name and (home.tasks / Path(name).parts[0]).is_dir()):
         engines = Engines()
         try:
             yield _in_process(home, name, engines)
@@ -76,7 +76,9 @@ def open_model(home: Home, name: str) -> Iterator[Talk]:
 def _in_process(home: Home, name: str, engines: Engines) -> Talk:
     if name.endswith(".gguf"):
         if not Path(name).is_file():
-            raise UserError(f"{name}: no such file; give the path of a GGUF file, a run such as task/v1, or an Ollama model")
+            raise UserError(
+                f"{name}: no such file; give the path of a GGUF file, a run such as task/v1, or an Ollama model"
+            )
         engine = engines.get(Path(name))
         return lambda history, **options: engine.chat(history, **options)
     folder = runs.find(home.tasks, name)

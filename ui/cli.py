@@ -33,8 +33,12 @@ app.add_typer(cli_runs.run_app, name="run")
 cli_runs.register(app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Batch = Annotated[bool, typer.Option("--batch", help="Read JSON lines from standard input, answer line by line.")]
-Lang = Annotated[str | None, typer.Option("--lang", help="Reader's language: en or zh-TW; default: the question's.")]
+Batch = Annotated[
+    bool, typer.Option("--batch", help="Read JSON lines from standard input, answer line by line.")
+]
+Lang = Annotated[
+    str | None, typer.Option("--lang", help="Reader's language: en or zh-TW; default: the question's.")
+]
 
 
 def screen_lang() -> str:
@@ -94,7 +98,9 @@ def open_index(quiet: bool = False):
 
 @app.command()
 def ui(
-    host: Annotated[str, typer.Option(help="Address to listen on; beyond loopback a password is required.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback a password is required.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
 ) -> None:
     """Serve the page."""
@@ -118,7 +124,9 @@ def search(
     index = open_index(quiet=as_json or as_batch)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        hits = retrieve.search(index, text_of(request), number_of(request, "k", k), request.get("lang") or lang)
+        hits = retrieve.search(
+            index, text_of(request), number_of(request, "k", k), request.get("lang") or lang
+        )
         return {"hits": [hit_json(hit) for hit in hits]}
 
     if as_batch:
@@ -167,7 +175,9 @@ def ask(
 @app.command()
 def recommend(
     goal: Annotated[str | None, typer.Argument(help="The task in your own words.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Your data file; rows, labels and lengths are measured.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Your data file; rows, labels and lengths are measured.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Kind of task, for example classification.")] = None,
     language: Annotated[str | None, typer.Option(help="Main language of the data.")] = None,
     rows: Annotated[int | None, typer.Option(min=0)] = None,
@@ -186,7 +196,11 @@ def recommend(
     from assistant import recommend as advice
 
     if as_batch:
-        batch(lambda request: advice.to_json(advice.recommend(advice.situation(request), lang=request.pop("lang", lang) or "en")))
+        batch(
+            lambda request: advice.to_json(
+                advice.recommend(advice.situation(request), lang=request.pop("lang", lang) or "en")
+            )
+        )
         return
     given = {
         "task": task, "language": language, "rows": rows, "preference_pairs": preference_pairs, "gpus": gpus,
@@ -194,7 +208,9 @@ def recommend(
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
     if not (given or goal or data):
-        raise UserError("nothing to go by: describe the task, or give --data FILE, --task and --rows (tunesmith recommend --help)")
+        raise UserError(
+            "nothing to go by: describe the task, or give --data FILE, --task and --rows (tunesmith recommend --help)"
+        )
     result = advice.from_inputs(given, text=goal, data=data, lang=lang or screen_lang())
     if save:
         save_run(result.run, save)
@@ -207,7 +223,9 @@ def recommend(
 
 
 @app.command()
-def ingest(paths: Annotated[list[Path], typer.Argument(help="Files or folders: .md .txt .pdf .docx .html")]) -> None:
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: .md .txt .pdf .docx .html")],
+) -> None:
     """Add your own documents to the library; unchanged files are skipped."""
     from ingest.sync import add_paths
     from ui.home import home
@@ -228,7 +246,9 @@ def ingest(paths: Annotated[list[Path], typer.Argument(help="Files or folders: .
 
 @app.command()
 def library(
-    remove: Annotated[list[str] | None, typer.Option("--remove", help="Take this document out of the library.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", help="Take this document out of the library.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List your documents in the library, or take one out."""
@@ -274,7 +294,7 @@ def kb_render() -> None:
 def text_of(request: dict[str, Any]) -> str:
     question = request.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise UserError("no question; give it as an argument, or as \"question\" in each line of --batch")
+        raise UserError('no question; give it as an argument, or as "question" in each line of --batch')
     return question
 
 
@@ -289,7 +309,9 @@ def parse_object(text: str | None) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
     except ValueError as error:
-        raise UserError(f"--situation: not valid JSON ({error}); write for example '{{\"rows\": 5000}}'") from None
+        raise UserError(
+            f"--situation: not valid JSON ({error}); write for example '{{\"rows\": 5000}}'"
+        ) from None
     if not isinstance(value, dict):
         raise UserError("--situation: expected a JSON object such as '{\"rows\": 5000}'")
     return value

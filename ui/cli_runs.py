@@ -95,7 +95,14 @@ def run_show(run_id: RunId, as_json: Json = False) -> None:
     jobs().reap()
     folder = folder_of(run_id)
     if as_json:
-        emit({"id": folder.id, "status": folder.status(), "run": folder.config().model_dump(), "scores": folder.scores()})
+        emit(
+            {
+                "id": folder.id,
+                "status": folder.status(),
+                "run": folder.config().model_dump(),
+                "scores": folder.scores(),
+            }
+        )
     else:
         print_run(folder)
 
@@ -143,7 +150,10 @@ def new(name: Annotated[str, typer.Argument(metavar="TASK")]) -> None:
 
 
 def train(
-    run: Annotated[str, typer.Argument(metavar="RUN.yaml|TASK", help="A run file, or a task for its newest run's values.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN.yaml|TASK", help="A run file, or a task for its newest run's values."),
+    ],
     on: Annotated[str, typer.Option(help="Where it runs: local.")] = "local",
     detach: Annotated[bool, typer.Option(help="Queue it and return at once.")] = False,
     as_json: Json = False,
@@ -151,6 +161,7 @@ def train(
     """Start a run and follow it; Ctrl-C leaves it running."""
     from trainer import config, runs
     from ui.home import home
+    from ui.start import start
 
     if on != "local":
         raise UserError(f"--on {on}: only 'local' is built so far; leave --on away")
@@ -161,13 +172,15 @@ def train(
     else:
         earlier = [folder for folder in runs.all_runs(tasks) if folder.id.split("/")[0] == run]
         if not earlier:
-            raise UserError(f"task {run!r} has no run yet; give a run file, or make one: tunesmith recommend --data FILE --save run.yaml")
+            raise UserError(
+                f"task {run!r} has no run yet; give a run file, or make one: tunesmith recommend --data FILE --save run.yaml"
+            )
         wanted = earlier[0].config()
-    check_startable(wanted)
-    folder = runs.create(tasks, wanted)
-    jobs().submit(folder)
+    folder = start(home(), jobs(), wanted)
     if detach:
-        emit({"id": folder.id, "folder": str(folder.path)}) if as_json else typer.echo(f"{folder.id}: queued in {folder.path}")
+        emit({"id": folder.id, "folder": str(folder.path)}) if as_json else typer.echo(
+            f"{folder.id}: queued in {folder.path}"
+        )
         return
     follow(folder, as_json)
 
@@ -181,17 +194,6 @@ def absolute_paths(wanted, base: Path) -> dict[str, str]:
             beside = base / value
             changes[field] = str(beside if beside.exists() else Path(value).resolve())
     return changes
-
-
-def check_startable(wanted) -> None:
-    """Refuse at once what the worker would refuse a minute later."""
-    from trainer.methods import require_trainable
-
-    require_trainable(wanted.method)
-    for field in ("train_file", "eval_file", "test_file"):
-        value = getattr(wanted, field)
-        if value and not Path(value).is_file():
-            raise UserError(f"{field}: {value}: no such file; give the path of your data")
 
 
 def follow(folder, as_json: bool = False, kind: str = "train") -> None:
@@ -208,12 +210,17 @@ def follow(folder, as_json: bool = False, kind: str = "train") -> None:
                 break
             time.sleep(FOLLOW_SECONDS)
     except KeyboardInterrupt:
-        typer.echo(f"\n{folder.id} goes on; `tunesmith run show {folder.id}` or `tunesmith run cancel {folder.id}`", err=True)
+        typer.echo(
+            f"\n{folder.id} goes on; `tunesmith run show {folder.id}` or `tunesmith run cancel {folder.id}`",
+            err=True,
+        )
         raise typer.Exit(130) from None
     if as_json:
         emit({"id": folder.id, "folder": str(folder.path), "status": status, "scores": folder.scores()})
     if status["state"] != "done":
-        typer.echo(f"tunesmith: {folder.id} {status['state']}: {status.get('message') or 'see its log'}", err=True)
+        typer.echo(
+            f"tunesmith: {folder.id} {status['state']}: {status.get('message') or 'see its log'}", err=True
+        )
         raise typer.Exit(1)
 
 
@@ -262,7 +269,9 @@ def export(
 
 
 def chat(
-    model: Annotated[str, typer.Argument(metavar="ID|MODEL", help="A run (task/v1), a GGUF file, or an Ollama model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="ID|MODEL", help="A run (task/v1), a GGUF file, or an Ollama model.")
+    ],
     prompt: Annotated[str | None, typer.Option(help="Say this, print the answer, and leave.")] = None,
 ) -> None:
     """Chat with a trained model."""

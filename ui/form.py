@@ -52,7 +52,12 @@ def description(name: str, lang: str) -> str:
 def component(name: str, lang: str) -> Any:
     """A dropdown for a choice, a checkbox for yes or no, a text box for the rest."""
     field = RunConfig.model_fields[name]
-    common = {"label": name, "info": description(name, lang), "elem_id": f"field-{name}-{lang}", "min_width": 240}
+    common = {
+        "label": name,
+        "info": description(name, lang),
+        "elem_id": f"field-{name}-{lang}",
+        "min_width": 240,
+    }
     default = None if field.is_required() else field.default
     if field.annotation is bool:
         return gr.Checkbox(value=default, **common)

@@ -54,10 +54,14 @@ class Home:
             try:
                 values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
             except yaml.YAMLError as error:
-                raise UserError(f"{file}: not valid YAML ({getattr(error, 'problem', error)}); mend or delete it") from None
+                raise UserError(
+                    f"{file}: not valid YAML ({getattr(error, 'problem', error)}); mend or delete it"
+                ) from None
             unknown = set(values) - set(ENVIRONMENT) | (set(values) & SECRET)
             if unknown:
-                raise UserError(f"{file}: {', '.join(sorted(unknown))} cannot be set here; known: {', '.join(ENVIRONMENT)}")
+                raise UserError(
+                    f"{file}: {', '.join(sorted(unknown))} cannot be set here; known: {', '.join(ENVIRONMENT)}"
+                )
         values |= {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
         return Settings(**values)
 
@@ -74,5 +78,7 @@ def home() -> Home:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be made ({error.strerror}); set TUNESMITH_HOME to a folder you can write") from None
+        raise UserError(
+            f"{path}: cannot be made ({error.strerror}); set TUNESMITH_HOME to a folder you can write"
+        ) from None
     return Home(path)

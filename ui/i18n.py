@@ -29,7 +29,10 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
         "我有九千筆中文評論要做情感分類，該怎麼微調？",
     ),
     "ask.example2": ("What learning rate for LoRA?", "LoRA 的學習率該設多少？"),
-    "ask.example3": ("Our knowledge changes daily. RAG or fine-tuning?", "知識每天都在變，該用 RAG 還是微調？"),
+    "ask.example3": (
+        "Our knowledge changes daily. RAG or fine-tuning?",
+        "知識每天都在變，該用 RAG 還是微調？",
+    ),
     "ask.send": ("Send", "送出"),
     "ask.new": ("New conversation", "新對話"),
     "ask.stop": ("Stop", "停止"),
@@ -62,7 +65,10 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "plan.recommend": ("Recommend a run", "推薦訓練設定"),
     "plan.values": ("Values of the run (change what you like)", "訓練設定（可自行修改）"),
     "plan.start": ("Start training", "開始訓練"),
-    "plan.empty": ("Give a data file or describe the task, then press “{button}”.", "提供資料檔或描述任務，再按「{button}」。"),
+    "plan.empty": (
+        "Give a data file or describe the task, then press “{button}”.",
+        "提供資料檔或描述任務，再按「{button}」。",
+    ),
     "plan.decision": ("Decision", "決定"),
     "plan.field": ("Field", "欄位"),
     "plan.value": ("Value", "值"),
@@ -81,7 +87,10 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "plan.duplicates": ("repeated rows", "重複的資料"),
     "plan.overruled": ("Overruled", "未採用"),
     "plan.nothing_to_train": ("This plan trains nothing: see the reasons.", "這個計畫不需要訓練，請看理由。"),
-    "plan.no_file": ("Give a data file first: upload one, or write its path.", "請先提供資料檔：上傳，或填寫路徑。"),
+    "plan.no_file": (
+        "Give a data file first: upload one, or write its path.",
+        "請先提供資料檔：上傳，或填寫路徑。",
+    ),
     "plan.started": ("{id} is queued", "{id} 已排入佇列"),
     "plan.evidence.measured": ("measured", "實測"),
     "plan.evidence.primary": ("primary source", "一手來源"),
@@ -103,7 +112,10 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "group.where": ("Where", "裝置"),
     # runs
     "runs.choose": ("Run", "訓練"),
-    "runs.none": ("No runs yet. Make a plan and press “{button}”.", "還沒有訓練。先擬定計畫，再按「{button}」。"),
+    "runs.none": (
+        "No runs yet. Make a plan and press “{button}”.",
+        "還沒有訓練。先擬定計畫，再按「{button}」。",
+    ),
     "runs.cancel": ("Cancel", "取消"),
     "runs.resume": ("Resume", "繼續"),
     "runs.test": ("Test this model", "測試這個模型"),
@@ -177,7 +189,10 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "unit.minutes": ("{n} min", "{n} 分鐘"),
     "unit.hours": ("{n} h", "{n} 小時"),
     "no_gpu": ("no GPU", "沒有 GPU"),
-    "hardware": ("{gpus}; {cores} cores, {ram} GB memory, {disk} GB free on disk", "{gpus}；{cores} 核心、{ram} GB 記憶體、磁碟剩餘 {disk} GB"),
+    "hardware": (
+        "{gpus}; {cores} cores, {ram} GB memory, {disk} GB free on disk",
+        "{gpus}；{cores} 核心、{ram} GB 記憶體、磁碟剩餘 {disk} GB",
+    ),
 }
 
 

@@ -20,7 +20,11 @@ def _markdown():
     from markdown_it import MarkdownIt
 
     # No links, images or HTML: whatever a model or a document wrote, the page fetches and follows nothing.
-    return MarkdownIt("commonmark", {"html": False}).disable(["link", "image", "autolink", "reference"]).enable("table")
+    return (
+        MarkdownIt("commonmark", {"html": False})
+        .disable(["link", "image", "autolink", "reference"])
+        .enable("table")
+    )
 
 
 def markdown(text: str) -> str:
@@ -41,7 +45,10 @@ def link(url: str, text: str) -> str:
 
 
 def sources(items: Sequence[dict[str, str]]) -> str:
-    return " · ".join(f"{link(item['url'], item['name'])} <small>{escape(str(item.get('date', '')))}</small>" for item in items)
+    return " · ".join(
+        f"{link(item['url'], item['name'])} <small>{escape(str(item.get('date', '')))}</small>"
+        for item in items
+    )
 
 
 def answer(value: Answer, number: int, t: Translate) -> str:
@@ -54,21 +61,32 @@ def answer(value: Answer, number: int, t: Translate) -> str:
         text = text.replace(sentence, f"{sentence} ⚠", 1)
     known = {citation.marker for citation in value.citations}
     body = MARKER.sub(
-        lambda match: f'<a class="cite" href="#m{number}-s{match[1]}">{match[1]}</a>' if int(match[1]) in known else "",
+        lambda match: (
+            f'<a class="cite" href="#m{number}-s{match[1]}">{match[1]}</a>' if int(match[1]) in known else ""
+        ),
         markdown(text),
     )
     parts = [f'<div class="answer">{body}</div>']
     if value.thinking:
-        parts.insert(0, f"<details class=thinking><summary>{t('ask.thinking')}</summary>{markdown(value.thinking)}</details>")
+        parts.insert(
+            0,
+            f"<details class=thinking><summary>{t('ask.thinking')}</summary>{markdown(value.thinking)}</details>",
+        )
     if value.unsupported:
         parts.append(f'<p class="note">{t("ask.unsupported_note")}</p>')
     if value.citations:
         folded = "".join(citation(item, number) for item in value.citations)
-        parts.append(f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{folded}</div>')
+        parts.append(
+            f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{folded}</div>'
+        )
     if value.nearest:
         rows = "".join(f"<li>{escape(hit.heading)}</li>" for hit in value.nearest)
-        parts.append(f'<div class="sources"><div class="sources-title">{t("ask.nearest")}</div><ul>{rows}</ul></div>')
-    parts.append(f'<p class="by">{t("ask.backend")}: {escape(backend(value.backend, t))} · {t("ask.seconds", n=value.seconds)}</p>')
+        parts.append(
+            f'<div class="sources"><div class="sources-title">{t("ask.nearest")}</div><ul>{rows}</ul></div>'
+        )
+    parts.append(
+        f'<p class="by">{t("ask.backend")}: {escape(backend(value.backend, t))} · {t("ask.seconds", n=value.seconds)}</p>'
+    )
     return one_line("".join(parts))
 
 
@@ -104,7 +122,11 @@ def value_text(value: Any) -> str:
 def plan_card(plan: Recommendation, t: Translate) -> str:
     """The plan in a few lines, for beside the conversation."""
     run = plan.run or {}
-    shown = [name for name in ("base_model", "method", "peft", "learning_rate", "r", "epochs", "max_length") if name in run]
+    shown = [
+        name
+        for name in ("base_model", "method", "peft", "learning_rate", "r", "epochs", "max_length")
+        if name in run
+    ]
     if run.get("peft") == "full":
         shown = [name for name in shown if name != "r"]
     rows = "".join(f"<tr><th>{name}</th><td>{escape(value_text(run[name]))}</td></tr>" for name in shown)
@@ -137,7 +159,11 @@ def plan(value: Recommendation, t: Translate) -> str:
 
 def alternative_text(item: dict[str, Any]) -> str:
     because = item.get("because") or item.get("why") or ""
-    values = ", ".join(f"{key} = {value_text(val)}" for key, val in item.items() if key not in ("because", "why", "run") and val is not None)
+    values = ", ".join(
+        f"{key} = {value_text(val)}"
+        for key, val in item.items()
+        if key not in ("because", "why", "run") and val is not None
+    )
     return f"{values}: {because}" if because and values else because or values
 
 
@@ -168,7 +194,7 @@ def estimate(value: dict[str, Any], t: Translate) -> str:
         if size >= 0.005
     )
     interval = t("plan.between", low=f"{value['low_gb']:.1f}", high=f"{value['high_gb']:.1f}")
-    time = f' · {t("plan.time")}: {duration(value["seconds"], t)}' if value.get("seconds") else ""
+    time = f" · {t('plan.time')}: {duration(value['seconds'], t)}" if value.get("seconds") else ""
     return f'<div class="estimate"><b>{t("plan.memory")}: {value["total_gb"]:.1f} GB</b> <small>{interval}{time}</small>{bars}</div>'
 
 
@@ -180,11 +206,19 @@ def profile(value: Any, lang: str, t: Translate) -> str:
         (t("plan.rows"), f"{value.rows:,}"),
         (t("plan.language"), value.language),
         (t("plan.tokens"), f"{lengths.p50:g} / {lengths.p95:g} / {lengths.max:g}" if lengths else None),
-        (t("plan.labels"), ", ".join(f"{name}: {count:,}" for name, count in list(value.labels.items())[:12]) if value.labels else None),
+        (
+            t("plan.labels"),
+            ", ".join(f"{name}: {count:,}" for name, count in list(value.labels.items())[:12])
+            if value.labels
+            else None,
+        ),
         (t("plan.duplicates"), f"{value.duplicates:,}" if value.duplicates else None),
     ]
     rows = "".join(f"<tr><th>{name}</th><td>{escape(str(text))}</td></tr>" for name, text in facts if text)
-    faults = "".join(f'<li class="{escape(item.severity)}">{escape(localised(item.message, lang))}</li>' for item in value.findings)
+    faults = "".join(
+        f'<li class="{escape(item.severity)}">{escape(localised(item.message, lang))}</li>'
+        for item in value.findings
+    )
     return f'<div class="card"><b>{t("plan.data")}</b><table>{rows}</table>{f"<ul>{faults}</ul>" if faults else ""}</div>'
 
 

@@ -29,7 +29,11 @@ def status(run_id: str, value: dict[str, Any], t: Translate) -> str:
         share = 100 * min(step or 0, total) / total
         bar = f'<div class="progress" role="progressbar" aria-valuenow="{share:.0f}"><i style="width:{share:.1f}%"></i></div>'
     message = value.get("message")
-    told = f'<div class="error" role="alert">{escape(message)}</div>' if message and state in ("failed", "lost") else ""
+    told = (
+        f'<div class="error" role="alert">{escape(message)}</div>'
+        if message and state in ("failed", "lost")
+        else ""
+    )
     if message and not told:
         told = f'<p class="note">{escape(message)}</p>'
     return f'<div class="run-status">{" ".join(parts)}{bar}{told}</div>'
@@ -37,7 +41,9 @@ def status(run_id: str, value: dict[str, Any], t: Translate) -> str:
 
 def runs_table(rows: list[dict[str, Any]], t: Translate) -> str:
     """All runs, newest first: {id, state, method, base_model, accuracy, submitted}."""
-    head = "".join(f"<th>{name}</th>" for name in (t("runs.choose"), "", "method", "base_model", t("runs.accuracy"), ""))
+    head = "".join(
+        f"<th>{name}</th>" for name in (t("runs.choose"), "", "method", "base_model", t("runs.accuracy"), "")
+    )
     body = "".join(
         f'<tr><td>{escape(row["id"])}</td><td><span class="state {escape(row["state"])}">{t("state." + row["state"])}</span></td>'
         f"<td>{escape(row['method'])} {escape(row['peft'])}</td><td>{escape(row['base_model'])}</td>"
@@ -53,7 +59,11 @@ def scores(value: dict[str, Any] | None, t: Translate) -> str:
     if not value or "tuned" not in value:
         return ""
     tuned = value["tuned"]
-    metrics = [name for name in ("accuracy", "macro_f1", "exact_match", "loss", "perplexity") if tuned.get(name) is not None]
+    metrics = [
+        name
+        for name in ("accuracy", "macro_f1", "exact_match", "loss", "perplexity")
+        if tuned.get(name) is not None
+    ]
     columns = [(name, value[name]) for name in ("tuned", "base", "majority") if value.get(name)]
     head = "".join(f"<th>{t('runs.' + name)}</th>" for name, _ in columns)
     body = "".join(
@@ -82,7 +92,9 @@ def number(value: float | None) -> str:
 def per_class(classes: dict[str, dict[str, float]] | None, t: Translate) -> str:
     if not classes:
         return ""
-    head = "".join(f"<th>{t('runs.' + name)}</th>" for name in ("class", "precision", "recall", "f1", "support"))
+    head = "".join(
+        f"<th>{t('runs.' + name)}</th>" for name in ("class", "precision", "recall", "f1", "support")
+    )
     rows = "".join(
         f"<tr><td>{escape(str(name))}</td><td>{number(row['precision'])}</td><td>{number(row['recall'])}</td>"
         f"<td>{number(row['f1'])}</td><td>{row['support']:.0f}</td></tr>"
