@@ -22,3 +22,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("shared/data is not beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def built_home(tmp_path_factory) -> Path:
+    """A home folder whose index holds the knowledge base; for tests that only read it."""
+    from ingest.sync import build_kb
+
+    folder = tmp_path_factory.mktemp("home")
+    build_kb(folder / "index")
+    return folder

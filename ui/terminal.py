@@ -1,0 +1,181 @@
+"""What the command line prints for people: answers, plans, profiles, runs. JSON is printed by the commands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.table import Table
+
+from assistant.types import Answer, Hit, Recommendation
+from ui.i18n import duration, translator
+from ui.render import alternative_text, localised, value_text
+
+console = Console(highlight=False)
+
+
+def table(*columns: str) -> Table:
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    return grid
+
+
+def source_line(sources: Sequence[dict[str, str]]) -> str:
+    return "; ".join(f"{source['name']} ({source['date']}) {source['url']}" for source in sources)
+
+
+def print_hits(hits: Sequence[Hit]) -> None:
+    for hit in hits:
+        console.print(f"[bold]{escape(hit.heading)}[/]  [dim]{hit.score:.2f}  {escape(hit.id)}[/]")
+        console.print(escape(hit.text))
+        if hit.sources:
+            console.print(f"[dim]{escape(source_line(hit.sources))}[/]")
+        console.print()
+    if not hits:
+        console.print("nothing found")
+
+
+def print_answer(answer: Answer) -> None:
+    t = translator("en" if answer.lang.startswith("en") else "zh-TW")
+    text = answer.text
+    for sentence in answer.unsupported:
+        text = text.replace(sentence, f"{sentence} ⚠", 1)
+    console.print(Markdown(text.replace("[", r"\[")))
+    console.print()
+    for citation in answer.citations:
+        console.print(f"[bold]\\[{citation.marker}][/] {escape(citation.heading or citation.page)}: [dim]{escape(citation.quote)}[/]")
+        if citation.sources:
+            console.print(f"    [dim]{escape(source_line(citation.sources))}[/]")
+    if answer.nearest:
+        console.print(f"{t('ask.nearest')}: " + "; ".join(escape(hit.heading) for hit in answer.nearest))
+    if answer.unsupported:
+        console.print(t("ask.unsupported_note"))
+    console.print(f"[dim]{t('ask.backend')}: {escape(answer.backend)} · {t('ask.seconds', n=answer.seconds)}[/]")
+
+
+def print_recommendation(plan: Recommendation, lang: str) -> None:
+    t = translator(lang)
+    console.print(f"[bold]{t('decision.' + plan.decision)}[/]")
+    if "decision" in plan.reasons:
+        console.print(escape(plan.reasons["decision"].because))
+    grid = table(t("plan.field"), t("plan.value"), t("plan.why"))
+    for name, reason in plan.reasons.items():
+        if name != "decision":
+            names = ", ".join(source["name"] for source in reason.citation["sources"])
+            grid.add_row(name, value_text(reason.value), f"{escape(reason.because)} [dim]{escape(names)} · {reason.rule}[/]")
+    console.print(grid)
+    if plan.estimate:
+        terms = ", ".join(f"{name} {size:.2f}" for name, size in plan.estimate["terms"].items() if size >= 0.005)
+        total, low, high = (plan.estimate[key] for key in ("total_gb", "low_gb", "high_gb"))
+        console.print(f"{t('plan.memory')}: [bold]{total:.1f} GB[/] ({t('plan.between', low=f'{low:.1f}', high=f'{high:.1f}')}): {terms}")
+    for warning in plan.warnings:
+        console.print(f"[yellow]{t('plan.warnings')}:[/] {escape(warning)}")
+    for item in plan.alternatives:
+        console.print(f"{t('plan.alternatives')}: {escape(alternative_text(item))}")
+
+
+def print_profile(profile: Any, lang: str) -> None:
+    t = translator(lang)
+    grid = table("", "")
+    grid.add_row(t("plan.format"), profile.format)
+    grid.add_row(t("plan.rows"), f"{profile.rows:,}")
+    grid.add_row(t("plan.language"), str(profile.language))
+    if profile.tokens:
+        grid.add_row(t("plan.tokens"), f"{profile.tokens.p50:g} / {profile.tokens.p95:g} / {profile.tokens.max:g}")
+    if profile.labels:
+        grid.add_row(t("plan.labels"), ", ".join(f"{name}: {count:,}" for name, count in profile.labels.items()))
+    grid.add_row(t("plan.duplicates"), f"{profile.duplicates:,}")
+    console.print(grid)
+    for finding in profile.findings:
+        console.print(f"[yellow]{finding.severity}[/] {escape(localised(finding.message, lang))}")
+
+
+def print_documents(documents: Sequence[Any]) -> None:
+    own = [document for document in documents if document.source != "kb"]
+    for document in own:
+        console.print(f"{escape(str(document.source))}  [dim]{document.chunks} passages[/]")
+    console.print(f"{len(own)} documents of yours, {len(documents) - len(own)} pages of the knowledge base")
+
+
+def print_runs(folders: Sequence[Any]) -> None:
+    grid = table("run", "state", "method", "base_model", "accuracy", "submitted")
+    for folder in folders:
+        status, fault = folder.status(), folder.fault()
+        config = None if fault else folder.config()
+        accuracy = (folder.scores().get("tuned") or {}).get("accuracy")
+        grid.add_row(
+            folder.id,
+            status["state"],
+            f"{config.method} {config.peft}" if config else "",
+            config.base_model if config else escape(fault or ""),
+            "" if accuracy is None else f"{accuracy:.3f}",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(status["submitted"])) if status.get("submitted") else "",
+        )
+    console.print(grid if folders else "no runs yet; make one: tunesmith recommend --data FILE --save run.yaml, tunesmith train run.yaml")
+
+
+def print_run(folder: Any) -> None:
+    status = folder.status()
+    console.print(f"[bold]{folder.id}[/] {status['state']} {status.get('stage') or ''} {status.get('message') or ''}  [dim]{folder.path}[/]")
+    if status.get("total_steps"):
+        console.print(f"step {status['step']} of {status['total_steps']}")
+    print_scores(folder.scores())
+    reasons = folder.reasons()
+    grid = table("field", "value", "why")
+    for name, value in folder.config().model_dump().items():
+        grid.add_row(name, value_text(value), escape(str((reasons.get(name) or {}).get("because", ""))))
+    console.print(grid)
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    if not scores:
+        return
+    grid = table("", *[name for name in ("tuned", "base", "majority") if scores.get(name)])
+    for metric in ("accuracy", "macro_f1", "exact_match", "loss"):
+        row = [scores[name].get(metric) for name in ("tuned", "base", "majority") if scores.get(name)]
+        if any(value is not None for value in row):
+            grid.add_row(metric, *["–" if value is None else f"{value:.3f}" for value in row])
+    console.print(grid)
+
+
+def print_comparison(comparison: dict[str, Any]) -> None:
+    first, second = comparison["scores"]
+    grid = table("field", first, second)
+    for name, (old, new) in comparison["fields"].items():
+        grid.add_row(name, value_text(old), value_text(new))
+    for metric in ("accuracy", "macro_f1"):
+        row = [(scores.get("tuned") or {}).get(metric) for scores in comparison["scores"].values()]
+        if any(value is not None for value in row):
+            grid.add_row(metric, *["–" if value is None else f"{value:.3f}" for value in row])
+    console.print(grid)
+
+
+class RunPrinter:
+    """Follows a run folder on the terminal: one line a change."""
+
+    def __init__(self, folder: Any, quiet: bool = False, kind: str = "train") -> None:
+        self.folder, self.quiet, self.kind = folder, quiet, kind
+        self.step, self.stage = -1, ""
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+
+    def update(self) -> dict[str, Any]:
+        """Print what is new; return the status."""
+        status = self.folder.status(self.kind)
+        stage = f"{status['state']} {status.get('stage') or ''}".strip()
+        if stage != self.stage:
+            self.stage = stage
+            self.console.print(f"[bold]{self.folder.id}[/] {stage}")
+        if self.kind == "train":
+            for row in self.folder.metrics(self.step):
+                self.step = row["step"]
+                shown = [f"{key} {row[key]:.4g}" for key in ("loss", "eval_loss", "learning_rate") if row.get(key) is not None]
+                left = f"  {duration(status['eta_seconds'], translator('en'))} left" if status.get("eta_seconds") else ""
+                self.console.print(f"  {row['step']}/{status.get('total_steps') or '?'}  {'  '.join(shown)}[dim]{left}[/]")
+            if status["state"] == "done" and not self.quiet:
+                print_scores(self.folder.scores())
+        return status
