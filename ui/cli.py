@@ -27,11 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 kb_app = typer.Typer(help="Check and render the knowledge base.", no_args_is_help=True)
-app.add_typer(kb_app, name="kb")
-app.add_typer(cli_runs.data_app, name="data")
-app.add_typer(cli_runs.run_app, name="run")
-cli_runs.register(app)
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Batch = Annotated[
     bool, typer.Option("--batch", help="Read JSON lines from standard input, answer line by line.")
@@ -291,6 +286,12 @@ def kb_render() -> None:
         typer.echo(f"rendered {path}")
 
 
+cli_runs.register(app)
+app.add_typer(cli_runs.run_app, name="run")
+app.add_typer(cli_runs.data_app, name="data")
+app.add_typer(kb_app, name="kb")
+
+
 def text_of(request: dict[str, Any]) -> str:
     question = request.get("question")
     if not isinstance(question, str) or not question.strip():
@@ -334,16 +335,18 @@ def save_run(run: dict[str, Any] | None, path: Path) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and status 2, never a traceback."""
-    import click
+    from typer.exceptions import Abort, Exit, TyperException
 
     try:
         status = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except Abort:
         status = 130
-    except click.exceptions.Exit as error:
+    except Exit as error:
         status = error.exit_code
-    except click.ClickException as error:
-        typer.echo(f"tunesmith: {error.format_message()} (see --help)", err=True)
+    except TyperException as error:  # a wrong option, command or argument; bare `tunesmith` shows the help
+        message = getattr(error, "format_message", error.__str__)()
+        if message:
+            typer.echo(f"tunesmith: {message} (see --help)", err=True)
         status = 2
     except UserError as error:
         typer.echo(f"tunesmith: {error}", err=True)

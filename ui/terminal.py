@@ -48,14 +48,18 @@ def print_answer(answer: Answer) -> None:
     console.print(Markdown(text.replace("[", r"\[")))
     console.print()
     for citation in answer.citations:
-        console.print(f"[bold]\\[{citation.marker}][/] {escape(citation.heading or citation.page)}: [dim]{escape(citation.quote)}[/]")
+        console.print(
+            f"[bold]\\[{citation.marker}][/] {escape(citation.heading or citation.page)}: [dim]{escape(citation.quote)}[/]"
+        )
         if citation.sources:
             console.print(f"    [dim]{escape(source_line(citation.sources))}[/]")
     if answer.nearest:
         console.print(f"{t('ask.nearest')}: " + "; ".join(escape(hit.heading) for hit in answer.nearest))
     if answer.unsupported:
         console.print(t("ask.unsupported_note"))
-    console.print(f"[dim]{t('ask.backend')}: {escape(answer.backend)} · {t('ask.seconds', n=answer.seconds)}[/]")
+    console.print(
+        f"[dim]{t('ask.backend')}: {escape(answer.backend)} · {t('ask.seconds', n=answer.seconds)}[/]"
+    )
 
 
 def print_recommendation(plan: Recommendation, lang: str) -> None:
@@ -67,12 +71,20 @@ def print_recommendation(plan: Recommendation, lang: str) -> None:
     for name, reason in plan.reasons.items():
         if name != "decision":
             names = ", ".join(source["name"] for source in reason.citation["sources"])
-            grid.add_row(name, value_text(reason.value), f"{escape(reason.because)} [dim]{escape(names)} · {reason.rule}[/]")
+            grid.add_row(
+                name,
+                value_text(reason.value),
+                f"{escape(reason.because)} [dim]{escape(names)} · {reason.rule}[/]",
+            )
     console.print(grid)
     if plan.estimate:
-        terms = ", ".join(f"{name} {size:.2f}" for name, size in plan.estimate["terms"].items() if size >= 0.005)
+        terms = ", ".join(
+            f"{name} {size:.2f}" for name, size in plan.estimate["terms"].items() if size >= 0.005
+        )
         total, low, high = (plan.estimate[key] for key in ("total_gb", "low_gb", "high_gb"))
-        console.print(f"{t('plan.memory')}: [bold]{total:.1f} GB[/] ({t('plan.between', low=f'{low:.1f}', high=f'{high:.1f}')}): {terms}")
+        console.print(
+            f"{t('plan.memory')}: [bold]{total:.1f} GB[/] ({t('plan.between', low=f'{low:.1f}', high=f'{high:.1f}')}): {terms}"
+        )
     for warning in plan.warnings:
         console.print(f"[yellow]{t('plan.warnings')}:[/] {escape(warning)}")
     for item in plan.alternatives:
@@ -86,9 +98,13 @@ def print_profile(profile: Any, lang: str) -> None:
     grid.add_row(t("plan.rows"), f"{profile.rows:,}")
     grid.add_row(t("plan.language"), str(profile.language))
     if profile.tokens:
-        grid.add_row(t("plan.tokens"), f"{profile.tokens.p50:g} / {profile.tokens.p95:g} / {profile.tokens.max:g}")
+        grid.add_row(
+            t("plan.tokens"), f"{profile.tokens.p50:g} / {profile.tokens.p95:g} / {profile.tokens.max:g}"
+        )
     if profile.labels:
-        grid.add_row(t("plan.labels"), ", ".join(f"{name}: {count:,}" for name, count in profile.labels.items()))
+        grid.add_row(
+            t("plan.labels"), ", ".join(f"{name}: {count:,}" for name, count in profile.labels.items())
+        )
     grid.add_row(t("plan.duplicates"), f"{profile.duplicates:,}")
     console.print(grid)
     for finding in profile.findings:
@@ -114,14 +130,22 @@ def print_runs(folders: Sequence[Any]) -> None:
             f"{config.method} {config.peft}" if config else "",
             config.base_model if config else escape(fault or ""),
             "" if accuracy is None else f"{accuracy:.3f}",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(status["submitted"])) if status.get("submitted") else "",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(status["submitted"]))
+            if status.get("submitted")
+            else "",
         )
-    console.print(grid if folders else "no runs yet; make one: tunesmith recommend --data FILE --save run.yaml, tunesmith train run.yaml")
+    console.print(
+        grid
+        if folders
+        else "no runs yet; make one: tunesmith recommend --data FILE --save run.yaml, tunesmith train run.yaml"
+    )
 
 
 def print_run(folder: Any) -> None:
     status = folder.status()
-    console.print(f"[bold]{folder.id}[/] {status['state']} {status.get('stage') or ''} {status.get('message') or ''}  [dim]{folder.path}[/]")
+    console.print(
+        f"[bold]{folder.id}[/] {status['state']} {status.get('stage') or ''} {status.get('message') or ''}  [dim]{folder.path}[/]"
+    )
     if status.get("total_steps"):
         console.print(f"step {status['step']} of {status['total_steps']}")
     print_scores(folder.scores())
@@ -173,9 +197,19 @@ class RunPrinter:
         if self.kind == "train":
             for row in self.folder.metrics(self.step):
                 self.step = row["step"]
-                shown = [f"{key} {row[key]:.4g}" for key in ("loss", "eval_loss", "learning_rate") if row.get(key) is not None]
-                left = f"  {duration(status['eta_seconds'], translator('en'))} left" if status.get("eta_seconds") else ""
-                self.console.print(f"  {row['step']}/{status.get('total_steps') or '?'}  {'  '.join(shown)}[dim]{left}[/]")
+                shown = [
+                    f"{key} {row[key]:.4g}"
+                    for key in ("loss", "eval_loss", "learning_rate")
+                    if row.get(key) is not None
+                ]
+                left = (
+                    f"  {duration(status['eta_seconds'], translator('en'))} left"
+                    if status.get("eta_seconds")
+                    else ""
+                )
+                self.console.print(
+                    f"  {row['step']}/{status.get('total_steps') or '?'}  {'  '.join(shown)}[dim]{left}[/]"
+                )
             if status["state"] == "done" and not self.quiet:
                 print_scores(self.folder.scores())
         return status
