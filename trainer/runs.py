@@ -38,17 +38,17 @@ COMPLETE = "complete.json"  # the mark that a checkpoint was written to its end
 NEW_STATUS: dict[str, Any] = {
     "state": "queued", "stage": "", "message": "", "pid": None, "pid_created": None, "attempt": 0,
     "heartbeat": None, "step": 0, "total_steps": None, "submitted": None, "started": None, "finished": None,
-    "eta_seconds": None,
+    "eta_seconds": None, "code": "", "values": {}, "job": None, "args": {},
 }  # fmt: skip
 
 
 class Superseded(Exception):
-    """A newer attempt owns the run: the writer must stop and write nothing more."""
+    """The attempt of this writer is over, or a newer one began: it must stop and write nothing more."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run on disk. With `attempt` set (as the worker has it) writes are refused once a newer one began."""
+    """A run on disk. With `attempt` set (as the worker has it) status writes are fenced, see set_status."""
 
     path: Path
     attempt: int | None = None
@@ -111,14 +111,16 @@ class RunFolder:
     def set_status(self, kind: str = "train", **changes: Any) -> dict[str, Any]:
         """Merge `changes` into status.json; returns the new status. Threads and processes may call at once.
 
-        Raises Superseded when this handle's attempt is no longer the run's, FileNotFoundError when the
-        folder is gone (it is not made again).
+        Raises Superseded when this handle has an attempt and that is no longer the run's or has ended,
+        FileNotFoundError when the folder is gone (it is not made again).
         """
         with self._locked():
             status = self.status(kind)
-            if self.attempt is not None and status["attempt"] > self.attempt:
-                raise Superseded(f"{self.id}: attempt {self.attempt} was replaced by {status['attempt']}")
             before = status["state"]
+            if self.attempt is not None and (status["attempt"] != self.attempt or before in ENDED):
+                raise Superseded(
+                    f"{self.id}: attempt {status['attempt']} is {before}; this is {self.attempt}"
+                )
             status.pop("damaged", None)
             status.update(changes)
             if status["state"] not in STATES:
@@ -156,28 +158,29 @@ class RunFolder:
     def metrics(self, since: int = -1) -> list[dict[str, Any]]:
         """Rows of the curve with step > `since`, in order of writing.
 
-        What a killed attempt wrote beyond the checkpoint from which the next one resumed is left out. Rows
-        that are not whole (a torn last line) are skipped.
+        What an attempt wrote beyond the checkpoint from which the next one resumed is left out. Rows that
+        are not whole (a torn last line) are skipped.
         """
         try:
             lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return []
         rows: list[dict[str, Any]] = []
-        attempt = None
+        newest = 0
         for line in lines:
             try:
                 row = json.loads(line)
-                step = row["step"]
-            except (ValueError, TypeError, KeyError):
+                step, attempt = row["step"], row.get("attempt", 0)
+            except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            if attempt is not None and row.get("attempt", 0) > attempt:
+            if attempt > newest:
                 rows = [old for old in rows if old["step"] < step]
-            attempt = max(attempt or 0, row.get("attempt", 0))
-            rows.append(row)
+                newest = attempt
+            if attempt == newest:  # a replaced worker may write one last row
+                rows.append(row)
         return [row for row in rows if row["step"] > since]
 
-    def log_tail(self, n: int = 200) -> list[str]:
+    def log_tail(self, n: int = 200) -> str:
         """The last `n` lines of log.txt; of a progress bar only its last drawing."""
         try:
             with (self.path / "log.txt").open("rb") as file:
@@ -185,8 +188,9 @@ class RunFolder:
                 file.seek(max(0, end - 400 * n - 4096))
                 text = file.read().decode("utf-8", "replace")
         except FileNotFoundError:
-            return []
-        return [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")][-n:]
+            return ""
+        lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")]
+        return "\n".join(lines[-n:])
 
     # checkpoints
 
@@ -198,6 +202,30 @@ class RunFolder:
             if match and is_complete(path):
                 found.append((int(match[1]), path))
         return [path for _, path in sorted(found)]
+
+    def saved_step(self) -> int:
+        """Optimizer step of the last complete checkpoint; 0 when there is none."""
+        return max((int(path.name.rpartition("-")[2]) for path in self.checkpoints()), default=0)
+
+    # asking the worker to stop
+
+    def ask_stop(self, kind: str = "train") -> None:
+        """Ask the worker of the present attempt to stop; it looks once a second."""
+        attempt = self.status(kind)["attempt"]
+        if not self._stop_path(kind, attempt).exists():
+            write_atomic(self._stop_path(kind, attempt), "")
+
+    def stop_asked(self, kind: str = "train") -> float | None:
+        """When the present attempt was asked to stop (unix seconds), or None."""
+        try:
+            return self._stop_path(kind, self.status(kind)["attempt"]).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def _stop_path(self, kind: str, attempt: int) -> Path:
+        return self.status_path(kind).with_name(
+            f".stop-{attempt}"
+        )  # an old request must not stop a new attempt
 
     # lineage.yaml
 

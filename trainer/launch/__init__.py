@@ -1,0 +1,1 @@
+"""Where the worker runs. `local` is this machine."""

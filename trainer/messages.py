@@ -1,0 +1,85 @@
+"""What a run says of itself, in both languages. status.json keeps the code and values beside the English text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MESSAGES: dict[str, dict[str, str]] = {
+    "resumes": {
+        "en": "goes on from step {step}",
+        "zh-TW": "從第 {step} 步接續",
+    },
+    "starts_over": {
+        "en": "no complete checkpoint was left, so it starts over",
+        "zh-TW": "沒有完整的檢查點，因此從頭開始",
+    },
+    "stopping": {
+        "en": "asked to stop",
+        "zh-TW": "已要求停止",
+    },
+    "saving": {
+        "en": "stopping: writing a checkpoint",
+        "zh-TW": "停止中：正在寫入檢查點",
+    },
+    "cancelled": {
+        "en": "cancelled at step {step}; resume goes on from step {saved}",
+        "zh-TW": "在第 {step} 步取消；按繼續會從第 {saved} 步接續",
+    },
+    "cancelled_unsaved": {
+        "en": "cancelled before the first checkpoint; resume starts over",
+        "zh-TW": "在第一個檢查點之前取消；按繼續會從頭開始",
+    },
+    "cancelled_queued": {
+        "en": "cancelled while it waited in the queue",
+        "zh-TW": "排隊時取消",
+    },
+    "cancelled_work": {
+        "en": "cancelled; start it again when you like",
+        "zh-TW": "已取消；隨時可以重新開始",
+    },
+    "lost": {
+        "en": "the worker was killed, by hand or for want of memory, at step {step}; resume goes on from step {saved}",
+        "zh-TW": "工作程序在第 {step} 步被終止（手動或記憶體不足）；按繼續會從第 {saved} 步接續",
+    },
+    "lost_unsaved": {
+        "en": "the worker was killed, by hand or for want of memory, before a checkpoint; resume starts over",
+        "zh-TW": "工作程序在第一個檢查點之前被終止（手動或記憶體不足）；按繼續會從頭開始",
+    },
+    "lost_work": {
+        "en": "the worker was killed, by hand or for want of memory; start it again",
+        "zh-TW": "工作程序被終止（手動或記憶體不足）；請重新開始",
+    },
+    "hung": {
+        "en": "the worker gave no sign of life for {minutes} minutes and was ended; resume goes on from step {saved}",
+        "zh-TW": "工作程序 {minutes} 分鐘沒有回應，已被終止；按繼續會從第 {saved} 步接續",
+    },
+    "not_started": {
+        "en": "the worker could not start: {error}",
+        "zh-TW": "工作程序無法啟動：{error}",
+    },
+    "oom": {
+        "en": "out of memory at step {step}: halve batch_size ({batch_size}) and double gradient_accumulation "
+        "({gradient_accumulation}), lower max_length ({max_length}), or turn gradient_checkpointing on",
+        "zh-TW": "第 {step} 步記憶體不足：把 batch_size（{batch_size}）減半並把 gradient_accumulation"
+        "（{gradient_accumulation}）加倍、降低 max_length（{max_length}），或開啟 gradient_checkpointing",
+    },
+    "disk_full": {
+        "en": "the disk is full ({error}); free some space, then resume",
+        "zh-TW": "磁碟已滿（{error}）；請清出空間後再繼續",
+    },
+    "bug": {
+        "en": "{error}; log.txt holds the whole of it",
+        "zh-TW": "{error}；完整內容在 log.txt",
+    },
+}
+
+
+def coded(code: str, **values: Any) -> dict[str, Any]:
+    """Keys for `set_status`: the code, its values and the English sentence."""
+    return {"code": code, "values": values, "message": MESSAGES[code]["en"].format(**values)}
+
+
+def message(status: dict[str, Any], lang: str = "en") -> str:
+    """A status's sentence in the language asked ("en" or "zh-TW"); a user's mistake reads as it was told."""
+    template = MESSAGES.get(status.get("code") or "", {}).get(lang)
+    return template.format(**status["values"]) if template else status.get("message", "")

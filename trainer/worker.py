@@ -1,0 +1,247 @@
+"""The process that does a run's work: python -m trainer.worker RUN --kind train --job 3 --attempt 1
+
+`jobs` starts it; it takes everything from the run folder and puts everything there. It beats once a second,
+stops when asked, ends itself when its folder is gone or its attempt is over, and starts the next job last.
+Torch is imported only by the work itself, after the environment for it is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer.config import RunConfig, UserError
+from trainer.jobs import Jobs, cancelled, stop_overdue
+from trainer.launch import local
+from trainer.messages import coded
+from trainer.runs import RunFolder, Superseded
+
+BEAT_SECONDS = 1.0
+GRACE = (
+    30.0  # seconds to stop after being asked; below the grace in jobs, so that the worker ends itself first
+)
+LOG_LIMIT = 50_000_000  # bytes of log.txt; beyond it the middle is dropped
+
+Work = Callable[[RunFolder, Callable[[], bool], Path | None], None]
+
+
+class Stopped(BaseException):
+    """Raised in the main thread when it is asked to stop where nothing needs saving."""
+
+
+class Worker:
+    """One attempt of one job, in this process."""
+
+    def __init__(self, folder: RunFolder, kind: str, job: int) -> None:
+        assert folder.attempt is not None
+        self.folder, self.kind, self.job = folder, kind, job
+        self.jobs = Jobs(folder.path.parents[3])  # home/tasks/<task>/runs/<version>
+        self.asked = threading.Event()  # to stop
+        self.polled = self.obeyed = False  # the training loop looks for it; it has seen it
+        self.ended = threading.Event()
+
+    def should_stop(self) -> bool:
+        """What the training loop asks after every step; once true, it saves a checkpoint and returns."""
+        self.polled = True
+        if self.asked.is_set() and not self.obeyed:
+            self.obeyed = True
+            self.folder.set_status(self.kind, **coded("saving"))
+        return self.asked.is_set()
+
+    def on_signal(self, *_: Any) -> None:
+        """SIGTERM, from outside or from the heartbeat. Runs in the main thread, between two of its steps."""
+        if self.asked.is_set():
+            return
+        self.asked.set()
+        in_loop = self.polled and self.kind == "train" and self.folder.status()["stage"] == "train"
+        if not in_loop:
+            raise Stopped
+
+    def beat(self) -> None:
+        """The heartbeat thread."""
+        while not self.ended.wait(BEAT_SECONDS):
+            try:
+                self.folder.set_status(self.kind, heartbeat=round(time.time(), 3))
+                if self.folder.stop_asked(self.kind) is not None:
+                    self._stop()
+            except (FileNotFoundError, Superseded) as error:
+                if not self.ended.is_set():
+                    self.quit(error)
+            except (OSError, sqlite3.Error) as error:  # a full disk: the work meets it too and says it better
+                print(f"heartbeat: {error}", file=sys.stderr)
+            cap_log(self.folder.path / "log.txt", LOG_LIMIT)
+
+    def _stop(self) -> None:
+        if not self.asked.is_set():
+            self.folder.set_status(self.kind, **coded("stopping"))
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        elif stop_overdue(self.folder, self.kind, GRACE):
+            self.finish("cancelled", cancelled(self.folder, self.kind))
+            end_process()
+
+    def quit(self, why: Exception) -> None:
+        """End without a report: the run is somebody else's, or gone."""
+        print(f"worker of attempt {self.folder.attempt} ends: {why}", file=sys.stderr)
+        if not self.folder.path.is_dir():
+            self.jobs.store.folder_gone(self.job, self.folder.attempt or 0)
+            self.jobs.dispatch()
+        end_process()
+
+    def do(self, work: Work) -> tuple[str, dict[str, Any]]:
+        """Run the work. Returns the state that it ended in and what to say of it."""
+        saved = self.folder.checkpoints()
+        try:
+            work(self.folder, self.should_stop, saved[-1] if saved else None)
+        except (UserError, Superseded):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            return "failed", explain(error, self.folder, self.kind)
+        if self.obeyed:
+            return "cancelled", cancelled(self.folder, self.kind)
+        return "done", {"code": "", "values": {}, "message": "", "stage": ""}
+
+    def finish(self, state: str, said: dict[str, Any]) -> None:
+        """Report the end and let the queue move."""
+        self.jobs.store.finished(self.job, self.folder, self.kind, state, **said)
+        self.jobs.dispatch()
+
+
+def run(path: Path, kind: str, job: int, attempt: int, work: Work | None = None) -> int:
+    """Do one attempt of a job. Returns the exit status: 0 done or not its turn, 1 otherwise.
+
+    `work` stands in for the kind's own work.
+    """
+    worker = Worker(RunFolder(path, attempt), kind, job)
+    pid = os.getpid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for whoever follows the run
+    try:
+        worker.jobs.store.started(job, worker.folder, kind, pid, local.created(pid) or 0.0)
+        try:
+            state, said = _attempt(worker, work)
+        except Stopped:
+            state, said = "cancelled", cancelled(worker.folder, kind)
+        if not path.is_dir():
+            worker.quit(FileNotFoundError(path))
+        worker.finish(state, said)
+    except Superseded as error:
+        print(f"worker ends: {error}", file=sys.stderr)
+        return 0
+    return 0 if state == "done" else 1
+
+
+def _attempt(worker: Worker, work: Work | None) -> tuple[str, dict[str, Any]]:
+    heart = threading.Thread(target=worker.beat, name="heartbeat", daemon=True)
+    heart.start()
+    try:
+        signal.signal(signal.SIGTERM, worker.on_signal)
+        prepare_environment(worker.folder.config())
+        return worker.do(work or work_of(worker.kind))
+    except UserError as error:  # run.yaml was damaged after it was queued
+        return "failed", {"code": "", "message": " ".join(str(error).split())}
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        worker.ended.set()
+        heart.join()
+
+
+def work_of(kind: str) -> Work:
+    """The function that does a kind of job. Imports what that needs, at the moment of use."""
+
+    def train(folder: RunFolder, should_stop: Callable[[], bool], resume_from: Path | None) -> None:
+        from trainer.train import train
+
+        train(folder, should_stop, resume_from)
+
+    def evaluate(folder: RunFolder, *_: Any) -> None:
+        from trainer.evaluate import evaluate
+
+        evaluate(folder)
+
+    def export(folder: RunFolder, *_: Any) -> None:
+        from trainer.export import export
+
+        export(folder, **folder.status("export")["args"])
+
+    return {"train": train, "evaluate": evaluate, "export": export}[kind]
+
+
+def prepare_environment(config: RunConfig) -> None:
+    """Threads and device, which the numeric libraries read once, when they are imported."""
+    if config.threads:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+            os.environ[name] = str(config.threads)
+    if config.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def explain(error: Exception, folder: RunFolder, kind: str) -> dict[str, Any]:
+    """Status keys for an error that is nobody's typing mistake: out of memory, a full disk, a bug."""
+    text = " ".join(str(error).split())[:300]
+    memory = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _says(text, memory):
+        config = folder.config()
+        values = {
+            name: getattr(config, name) for name in ("batch_size", "gradient_accumulation", "max_length")
+        }
+        return coded("oom", step=folder.status(kind)["step"], **values)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return coded("disk_full", error=text)
+    return coded("bug", error=f"{type(error).__name__}: {text}")
+
+
+def _says(text: str, phrases: tuple[str, ...]) -> bool:
+    return any(phrase in text.lower() for phrase in phrases)
+
+
+def cap_log(path: Path, limit: int) -> None:
+    """Keep a log under `limit` bytes: its first tenth and its last half stay.
+
+    The file is rewritten in place, since the process holds it open for appending.
+    """
+    try:
+        size = path.stat().st_size
+        if size <= limit:
+            return
+        with path.open("r+b") as file:
+            head = file.read(limit // 10)
+            file.seek(size - limit // 2)
+            tail = file.read()
+            file.seek(0)
+            dropped = size - len(head) - len(tail)
+            file.write(head + f"\n... {dropped} bytes dropped ...\n".encode() + tail)
+            file.truncate()
+    except OSError as error:
+        print(f"log.txt: {error}", file=sys.stderr)
+
+
+def end_process() -> None:
+    """End at once, with everything that this worker started."""
+    sys.stderr.flush()
+    if os.getsid(0) == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer.worker", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--kind", choices=("train", "evaluate", "export"), default="train")
+    parser.add_argument("--job", type=int, required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    args = parser.parse_args()
+    return run(args.run, args.kind, args.job, args.attempt)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
