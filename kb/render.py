@@ -23,7 +23,7 @@ CLOSE = "<!-- /facts -->"
 WORDS: dict[str, tuple[str, str]] = {
     "model": ("Model", "模型"),
     "params": ("Parameters (B)", "參數量（十億）"),
-    "context": ("Context (tokens)", "脈絡長度（token）"),
+    "context": ("Context (tokens)", "上下文長度（token）"),
     "licence": ("Licence", "授權"),
     "thinking": ("Thinking", "思考模式"),
     "none": ("no", "無"),
@@ -260,13 +260,13 @@ def _may_hold(rule: Rule, method: str) -> bool:
 
 
 def _changes(change: dict[str, Any]) -> str:
-    return ", ".join(f"`{key}: {_shown(value)}`" for key, value in change.items()) or "–"
+    return ", ".join(f"`{key} = {_shown(value).removeprefix('=')}`" for key, value in change.items()) or "–"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 
 def _bullets(texts: list[Text], lang: str) -> str:
