@@ -60,6 +60,7 @@ class Answer:
     unsupported: list[str] = field(default_factory=list)
     nearest: list[Hit] = field(default_factory=list)
     thinking: str = ""
+    error: str = ""  # why a model's answer broke off, or was not to be had; `text` is what there is
 
 
 class Situation(BaseModel):
@@ -68,7 +69,9 @@ class Situation(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     task: Task | None = Field(None, description="kind of task")
-    language: str | None = Field(None, description="main language of the data: zh, zh-TW, zh-CN, en, mixed, …")
+    language: str | None = Field(
+        None, description="main language of the data: zh, zh-TW, zh-CN, en, mixed, …"
+    )
     rows: int | None = Field(None, ge=0, description="labelled examples, in rows")
     preference_pairs: int | None = Field(None, ge=0, description="chosen/rejected pairs")
     thumbs_up: int | None = Field(None, ge=0)

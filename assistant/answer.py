@@ -1,0 +1,214 @@
+"""Question → answer whose every [n] resolves to a passage. The last step of asking; screens call `stream` or `ask`.
+
+Gate (refuse without a model) → passages → a model's sentences or quoted ones → support check of each.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from assistant import extract, prompts, refusal
+from assistant.llm import Backend, BackendError, Settings, pick
+from assistant.markers import Cited
+from assistant.retrieve import search
+from assistant.terms import content
+from assistant.types import Answer, Citation, Hit
+from ingest.index import Index
+from ingest.text import detect_lang, fold
+
+HITS = 6
+ANSWER_TOKENS = 768
+FOLLOW_UP = re.compile(
+    r"^(?:and|but|so|what about|how about|why|then|also|same|ok|okay)\b|\b(?:it|its|that|this|those|these|they|them|one|there)\b"
+    r"|^(?:那|那么|为什么|为何|还有|然后|如果|所以|但|另外|换成)|它|这个|那个|这样|那样|上面|刚才|前面|前者|后者|呢[?？]?$",
+    re.I,
+)
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Partial:
+    """An answer on its way: all of its text so far, thinking apart. `text` only ever grows."""
+
+    text: str
+    backend: str
+    citations: list[Citation] = field(default_factory=list)
+    thinking: str = ""
+
+
+def ask(
+    index: Index,
+    question: str,
+    history: Sequence[Message] = (),
+    lang: str | None = None,
+    settings: Settings = Settings(),
+) -> Answer:
+    """The whole answer. `history` are earlier messages, {"role", "content"}, oldest first.
+
+    `lang` is the reader's language (default: the question's). Raises llm.BackendError when the backend
+    asked for is not there or fails before its first word.
+    """
+    *_, last = stream(index, question, history, lang, settings)
+    return last
+
+
+def stream(
+    index: Index,
+    question: str,
+    history: Sequence[Message] = (),
+    lang: str | None = None,
+    settings: Settings = Settings(),
+) -> Iterator[Partial | Answer]:
+    """`ask` step by step: Partials, and as the last item the Answer."""
+    start = time.monotonic()
+    lang = prompts.reader(lang or detect_lang(question))
+    for part in _answer(index, question.strip(), list(history), lang, settings):
+        yield replace(part, seconds=round(time.monotonic() - start, 3)) if isinstance(part, Answer) else part
+
+
+def _answer(
+    index: Index, question: str, history: list[Message], lang: str, settings: Settings
+) -> Iterator[Partial | Answer]:
+    if not content(question) or prompts.is_greeting(question):
+        said = prompts.GREETING if prompts.is_greeting(question) else prompts.EMPTY
+        yield _plain(said[lang], lang)
+        return
+    alone = carried_over(question, history)
+    hits = search(index, alone, HITS, lang)
+    if refusal.answerable(alone, hits, index.idf) < refusal.THRESHOLD:
+        yield refused(question, hits, lang)
+        return
+    backend = pick(settings, lang)
+    if backend.name == "extract":
+        yield _quoted(index, alone, hits, lang)
+        return
+    try:
+        if history and alone != question:
+            alone = _rewritten(backend, question, history, lang) or alone
+            hits = search(index, alone, HITS, lang)
+        yield from _modelled(backend, alone, hits, lang)
+    except BackendError as error:
+        # nothing had arrived; who asked for this model hears why, who left it open gets the quotes
+        if settings.backend != "auto":
+            raise
+        yield replace(_quoted(index, alone, hits, lang), error=str(error))
+
+
+def _modelled(backend: Backend, question: str, hits: list[Hit], lang: str) -> Iterator[Partial | Answer]:
+    """A model's answer. Raises BackendError only when it fails before its first word."""
+    budget = backend.context - min(ANSWER_TOKENS, backend.context // 3)
+    messages, used = prompts.answering(question, hits, lang, budget, backend.count)
+    cited, thoughts, said = Cited(used), [], ""
+    error = ""
+    try:
+        for piece in backend.stream(
+            messages, min(ANSWER_TOKENS, backend.context // 3), on_thought=thoughts.append
+        ):
+            said += piece
+            if not cited.started:
+                if prompts.NOT_FOUND.startswith(said.strip()[: len(prompts.NOT_FOUND)]):
+                    continue  # it may be about to say that the passages do not answer
+                piece = said.lstrip()
+            cited.feed(piece)
+            yield Partial(cited.visible(), backend.name, list(cited.citations), "".join(thoughts))
+    except BackendError as fault:
+        if not cited.started:
+            raise
+        error = str(fault)
+    if said.strip().startswith(prompts.NOT_FOUND):
+        yield replace(refused(question, hits, lang), backend=backend.name, thinking="".join(thoughts))
+        return
+    cited.finish()
+    yield Answer(
+        text=cited.text, citations=cited.citations, refused=False, backend=backend.name, seconds=0.0, lang=lang,
+        unsupported=cited.unsupported, thinking="".join(thoughts), error=error,
+    )  # fmt: skip
+
+
+def _quoted(index: Index, question: str, hits: list[Hit], lang: str) -> Answer:
+    """The answer without a model; a refusal when no sentence bears on the question."""
+    cited = extract.compose(question, hits, index.idf, lang)
+    if not cited.citations:
+        return refused(question, hits, lang)
+    text, unsupported = cited.text, cited.unsupported
+    if lang == "zh-CN":  # the library's Chinese is Traditional
+        text, unsupported = simplified(text), [simplified(sentence) for sentence in unsupported]
+    return Answer(text, cited.citations, False, "extract", 0.0, lang, unsupported)
+
+
+def refused(question: str, hits: list[Hit], lang: str) -> Answer:
+    """A plain refusal with the nearest three pages; costs no model call."""
+    nearest: dict[str, Hit] = {}
+    for hit in hits:
+        nearest.setdefault(hit.page, hit)
+    pages = list(nearest.values())[:3]
+    names = [hit.heading.split(" › ")[0] for hit in pages]
+    text = prompts.refusal(question, names, lang)
+    return Answer(
+        simplified(text) if lang == "zh-CN" else text, [], True, "extract", 0.0, lang, nearest=pages
+    )
+
+
+def carried_over(question: str, history: Sequence[Message]) -> str:
+    """A follow-up question with the terms of the previous question; one that stands alone as it is."""
+    previous = next((turn["content"] for turn in reversed(history) if turn.get("role") == "user"), "")
+    if not previous or not (FOLLOW_UP.search(fold(question)) or sum(content(question).values()) < 3):
+        return question
+    return f"{previous.strip()} {question}"
+
+
+def turns(conversation: Sequence[tuple[str, Answer]]) -> list[Message]:
+    """(question, answer) pairs of a stored conversation as `history`."""
+    pairs = (
+        ({"role": "user", "content": q}, {"role": "assistant", "content": a.text}) for q, a in conversation
+    )
+    return [message for pair in pairs for message in pair]
+
+
+def to_json(answer: Answer) -> dict[str, Any]:
+    """The shape that other programs rely on; see DESIGN, "Command line"."""
+    citations = [
+        {"marker": c.marker, "id": c.id, "page": c.page, "heading": c.heading, "quote": c.quote, "support": c.support,
+         "sources": c.sources, "lang": c.lang}
+        for c in answer.citations
+    ]  # fmt: skip
+    nearest = [{"id": hit.id, "page": hit.page, "heading": hit.heading} for hit in answer.nearest]
+    shape = {
+        "text": answer.text, "refused": answer.refused, "citations": citations, "backend": answer.backend,
+        "seconds": answer.seconds, "lang": answer.lang, "unsupported": answer.unsupported, "nearest": nearest,
+    }  # fmt: skip
+    extra = {"thinking": answer.thinking, "error": answer.error}
+    return shape | {key: value for key, value in extra.items() if value}
+
+
+def _rewritten(backend: Backend, question: str, history: list[Message], lang: str) -> str:
+    """The question made stand-alone by the model; "" when that fails or looks like an answer."""
+    try:
+        said = (
+            "".join(backend.stream(prompts.rewriting(question, history, lang), 96)).strip().strip('"「」“”')
+        )
+    except BackendError:
+        return ""
+    return said if 0 < len(said) <= 300 and "\n" not in said else ""
+
+
+def _plain(text: str, lang: str) -> Answer:
+    return Answer(text, [], False, "extract", 0.0, lang)
+
+
+def simplified(text: str) -> str:
+    """Traditional text as readers of Simplified write it, terms included (記憶體 → 内存)."""
+    return _converter().convert(text)
+
+
+@lru_cache(maxsize=1)
+def _converter():
+    from opencc import OpenCC
+
+    return OpenCC("tw2sp")
