@@ -129,11 +129,8 @@ def read(path: Path, root: Path = KB_DIR) -> Page:
         raise PageError(
             f"{where}:1: expected pages/<topic>/<slug>.<lang>.md with lang one of {', '.join(LANGS)}"
         )
-    lines = path.read_text(encoding="utf-8").split("\n")
-    end = next((at for at, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), 0)
-    if lines[0].rstrip() != "---" or not end:
-        raise PageError(f"{where}:1: no front matter; open the file with --- and close it with ---")
-    front = _front_matter("\n".join(lines[1:end]), where)
+    text = path.read_text(encoding="utf-8")
+    front, end = front_matter(text, where)
     if front["topic"] != path.parent.name:
         raise PageError(
             f"{where}:{front['lines']['topic']}: topic {front['topic']!r}, but the folder is {path.parent.name!r}"
@@ -144,7 +141,7 @@ def read(path: Path, root: Path = KB_DIR) -> Page:
             raise PageError(
                 f"{where}:{line}: unknown source {key!r}; add it to kb/facts/sources.yaml or correct the key"
             )
-    body = COMMENT.sub(lambda found: "\n" * found[0].count("\n"), "\n".join(lines[end + 1 :]))
+    body = COMMENT.sub(lambda found: "\n" * found[0].count("\n"), "\n".join(text.split("\n")[end:]))
     used = [known[key] for key in dict.fromkeys(FOOTNOTE.findall(body)) if key in known]
     return Page(
         id=f"{path.parent.name}/{slug}",
@@ -156,7 +153,7 @@ def read(path: Path, root: Path = KB_DIR) -> Page:
         related=front["related"],
         body=body.rstrip() + "\n" + source_section(used, lang),
         path=path,
-        line=end + 2,
+        line=end + 1,
     )
 
 
@@ -168,11 +165,20 @@ def source_section(sources: list[Source], lang: str) -> str:
     return f"\n## {SOURCES_HEADING[lang]} {{#sources}}\n\n" + "\n".join(rows) + "\n"
 
 
-def _front_matter(text: str, where: str) -> dict[str, Any]:
-    """Checked values, and under "lines" the file line of each key ("sources[]": of each list item)."""
+def front_matter(text: str, where: str) -> tuple[dict[str, Any], int]:
+    """Checked values of the front matter, and the line of the file that closes it.
+
+    Under "lines" stand the file line of each key, and under "sources[]" and the like those of the list's items.
+    Raises PageError with the line of the key that is wrong.
+    """
+    file_lines = text.split("\n")
+    end = next((at for at, line in enumerate(file_lines[1:], 1) if line.rstrip() == "---"), 0)
+    if file_lines[0].rstrip() != "---" or not end:
+        raise PageError(f"{where}:1: no front matter; open the file with --- and close it with ---")
+    head = "\n".join(file_lines[1:end])
     try:
-        node = yaml.compose(text, Loader=facts.LOADER)
-        values = yaml.load(text, Loader=facts.LOADER)
+        node = yaml.compose(head, Loader=facts.LOADER)
+        values = yaml.load(head, Loader=facts.LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 2 if mark else 2
@@ -184,6 +190,11 @@ def _front_matter(text: str, where: str) -> dict[str, Any]:
         lines[key.value] = key.start_mark.line + 2
         if isinstance(value, yaml.SequenceNode):
             lines[f"{key.value}[]"] = [item.start_mark.line + 2 for item in value.value]
+    _check_front_matter(values, lines, where)
+    return {**values, "lines": lines}, end + 1
+
+
+def _check_front_matter(values: dict[str, Any], lines: dict[str, Any], where: str) -> None:
     for key in values:
         if key not in FRONT_MATTER:
             raise PageError(
@@ -194,8 +205,5 @@ def _front_matter(text: str, where: str) -> dict[str, Any]:
             raise PageError(f"{where}:2: {key} is missing in the front matter")
         value = values[key]
         if not isinstance(value, kind) or (kind is list and any(not isinstance(one, str) for one in value)):
-            expected = (
-                "a list of keys" if kind is list else {str: "text", date: "a date such as 2026-11-22"}[kind]
-            )
+            expected = {list: "a list of keys", str: "text", date: "a date such as 2026-11-22"}[kind]
             raise PageError(f"{where}:{lines[key]}: {key} must be {expected}, not {value!r}")
-    return {**values, "lines": lines}
