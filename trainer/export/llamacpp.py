@@ -1,0 +1,225 @@
+"""llama.cpp in this process: runs a GGUF file for chat, for answers and for the parity check.
+
+`with LlamaCpp(path) as model: "".join(model.chat(messages))`. The engine is `xllamacpp`, the one that
+Ollama runs too. It opens no port: requests go over a Unix socket in a folder that only this user may
+enter. Costs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from trainer.config import UserError
+from trainer.export.header import read_header
+
+SILENT = -1  # llama.cpp's log level below "error"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Tokens written after a prompt. `top[i]` are the likeliest (token, natural log probability) at step i."""
+
+    text: str
+    tokens: list[int]
+    top: list[list[tuple[int, float]]]
+    stopped: str  # "eos", "limit" or "word"
+
+
+class LlamaCpp:
+    """A GGUF file loaded in llama.cpp.
+
+    n_ctx: tokens of prompt and answer together; cut to what the model was made for.
+    threads: CPU threads; None leaves it to llama.cpp (all physical cores).
+    Safe to use from several threads: requests wait for each other in llama.cpp's own queue.
+    Raises UserError for a file that is missing, not sound, or of a kind llama.cpp cannot run.
+    """
+
+    def __init__(self, gguf: Path, n_ctx: int = 4096, threads: int | None = None) -> None:
+        self.path = Path(gguf)
+        header = read_header(self.path)
+        self.architecture = header.architecture
+        self.context = min(n_ctx, header.context_length or n_ctx)
+        self._closing = threading.Lock()
+        self._folder = Path(tempfile.mkdtemp(prefix="tunesmith-"))  # mode 0700
+        self._server = None
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        socket = self._folder / "llama.sock"
+        self._http = httpx.Client(
+            transport=httpx.HTTPTransport(
+                uds=str(socket), verify=False
+            ),  # no TLS on a socket: spares loading certificates
+            base_url="http://llamacpp",
+            timeout=httpx.Timeout(None, connect=10),  # a long answer on a slow CPU is no error
+        )
+        try:
+            self._server = _start(self.path, self.context, threads, socket)
+            # xllamacpp waits for ever when a server is destroyed before its loop has begun; one token proves the
+            # loop and shows that the model computes.
+            self.generate("a", max_tokens=1)
+        except UserError:
+            self.close()
+            raise
+        except RuntimeError:
+            self.close()
+            raise UserError(
+                f"{self.path}: llama.cpp cannot load it (architecture {self.architecture!r}, context {self.context}); "
+                "a newer file format, a chat template it cannot read, or too little memory"
+            ) from None
+
+    def chat(
+        self,
+        messages: Sequence[dict[str, str]],
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        schema: dict[str, Any] | None = None,
+    ) -> Iterator[str]:
+        """Stream the answer to `messages` ({"role", "content"}) as pieces of text, through the model's own template.
+
+        The text comes as the model writes it: thoughts and tool calls are not taken out.
+        schema: a JSON schema that the answer must follow. Closing the iterator stops the model.
+        Raises UserError when the messages do not fit in the context.
+        """
+        request = _request(self.render(messages), max_tokens, temperature, schema)
+        request |= {"stream": True, "cache_prompt": True}
+        with self._errors(), self._http.stream("POST", "/completion", json=request) as response:
+            if response.status_code != 200:
+                raise UserError(self._reason(response.read()))
+            for line in response.iter_lines():
+                if not line.startswith(("data: ", "error: ")):
+                    continue
+                event = json.loads(line.split(": ", 1)[1])
+                if "error" in event:
+                    raise UserError(self._reason(json.dumps(event).encode()))
+                if event["content"]:
+                    yield event["content"]
+
+    def complete(
+        self,
+        prompt: str,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        schema: dict[str, Any] | None = None,
+    ) -> str:
+        """The text that follows `prompt`, which is taken as it stands (no chat template)."""
+        return self.generate(prompt, max_tokens, temperature, schema=schema).text
+
+    def generate(
+        self,
+        prompt: str | list[int],
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top: int = 0,
+        schema: dict[str, Any] | None = None,
+    ) -> Generation:
+        """Like `complete`, from text or token ids, with the tokens and the `top` likeliest at each step.
+
+        The prompt's cache is not reused, so that the same prompt gives the same numbers every time.
+        """
+        request = _request(prompt, max_tokens, temperature, schema) | {"return_tokens": True, "n_probs": top}
+        answer = self._post("/completion", request)
+        steps = [
+            [(choice["id"], choice["logprob"]) for choice in step["top_logprobs"]]
+            for step in answer.get("completion_probabilities", [])
+        ]
+        return Generation(answer["content"], answer["tokens"], steps, answer["stop_type"])
+
+    def tokenize(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of `text` as a prompt is read: control tokens are recognised.
+
+        special: put BOS first where the model asks for it.
+        """
+        return self._post("/tokenize", {"content": text, "add_special": special, "parse_special": True})[
+            "tokens"
+        ]
+
+    def render(self, messages: Sequence[dict[str, str]]) -> str:
+        """`messages` through the model's chat template, ready for its answer; without the BOS that is added later."""
+        return self._post("/apply-template", {"messages": list(messages)})["prompt"]
+
+    def close(self) -> None:
+        """Free the model's memory and threads. An answer that still streams ends with an error. Twice is fine."""
+        with self._closing:
+            self._server = None  # the destructor stops the loop and waits for its threads
+            self._http.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> LlamaCpp:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        with self._errors():
+            response = self._http.post(path, json=request)
+            if response.status_code != 200:
+                raise UserError(self._reason(response.content))
+            return response.json()
+
+    def _reason(self, body: bytes) -> str:
+        try:
+            error = json.loads(body)["error"]
+            message, kind = error.get("message", ""), error.get("type", "")
+        except (ValueError, KeyError, AttributeError):
+            message, kind = body[:200].decode("utf-8", "replace"), ""
+        if kind == "exceed_context_size_error":
+            needed = error.get("n_prompt_tokens", "more")
+            return (
+                f"{self.path.name}: the prompt has {needed} tokens, the context {self.context}; "
+                "shorten it or load the model with a larger n_ctx"
+            )
+        return f"{self.path.name}: llama.cpp refused the request: {' '.join(str(message).split())}"
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.TransportError, httpx.StreamError, RuntimeError) as error:
+            # httpx raises RuntimeError when its client was closed; with the model still open it is our mistake
+            if self._server is not None:
+                raise
+            raise UserError(f"{self.path.name}: the model was closed; load it again") from error
+
+
+def _request(
+    prompt: str | list[int], max_tokens: int, temperature: float, schema: dict | None
+) -> dict[str, Any]:
+    request = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature, "cache_prompt": False}
+    if schema is None:
+        return request
+    # a small model may otherwise fill its whole budget with the white space that JSON allows
+    return request | {"json_schema": schema | {"x-guidance": {"whitespace_flexible": False}}}
+
+
+def _start(path: Path, n_ctx: int, threads: int | None, socket: Path) -> Any:
+    """An xllamacpp server listening on `socket`. Raises RuntimeError when llama.cpp cannot load the file."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = n_ctx
+    params.n_parallel = 1  # one request at a time: the queue keeps numbers independent of who else asks
+    params.hostnames = [str(socket)]  # a name that ends in .sock is a Unix socket: no port is opened
+    params.verbosity = SILENT
+    params.warmup = False
+    params.ui = params.endpoint_slots = params.endpoint_props = False
+    params.n_threads_http = 4
+    params.cache_ram_mib = 0  # llama.cpp keeps up to 8 GiB of old prompts otherwise
+    params.ctx_shift = False  # an over-long chat is an error, never silently cut
+    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    if all(device["type"] == cpu for device in xllamacpp.get_device_info()):
+        params.n_gpu_layers = 0
+    if threads is not None:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    return xllamacpp.Server(params)
