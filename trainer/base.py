@@ -1,0 +1,192 @@
+"""The base model of a run: a Hub id, a local folder or the starter, checked before anything loads it.
+
+Between data and training. Only safetensors are read, code of a model never runs, and what is wrong is one
+line that names the model and the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from trainer.config import STARTER, RunConfig, UserError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model"]
+# Keys by which a config.json makes transformers run other code than its own.
+HOSTILE_KEYS = (
+    "auto_map",
+    "custom_pipelines",
+    "_attn_implementation_internal",
+    "_experts_implementation_internal",
+)
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+
+
+def locate(config: RunConfig, run: Path) -> Path:
+    """The folder of the run's base model: RUN/base for the starter, else checked files of a folder or the Hub.
+
+    Downloads a Hub id that is not in the cache. Raises UserError.
+    """
+    if config.base_model == STARTER:
+        return run / "base"
+    path = Path(config.base_model).expanduser()
+    if path.is_dir():
+        return check_folder(path)
+    if path.is_absolute() or config.base_model.startswith((".", "~")) or config.base_model.count("/") > 1:
+        raise UserError(
+            f"base_model {config.base_model!r}: no such folder; give a model folder, a Hub id or 'starter'"
+        )
+    if not HUB_ID.fullmatch(config.base_model):
+        raise UserError(
+            f"base_model {config.base_model!r}: not a Hub id (owner/name), a folder or 'starter'; give one of them"
+        )
+    return check_folder(_download(config.base_model))
+
+
+def _download(hub_id: str) -> Path:
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "15")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    way_out = "copy the model to a folder and set base_model to that folder, or set it to 'starter'"
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, etag_timeout=5))
+    except GatedRepoError:
+        raise UserError(
+            f"base_model {hub_id!r}: the Hub asks for its licence to be accepted; {way_out}"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"base_model {hub_id!r}: the Hub has no such model; check the id, or {way_out}"
+        ) from None
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"base_model {hub_id!r}: not on this machine and the Hub cannot be reached; {way_out}"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"base_model {hub_id!r}: cannot be downloaded ({reason}); {way_out}") from None
+
+
+def check_folder(path: Path) -> Path:
+    """The folder, if it is a causal model in safetensors that needs no code of its own. Raises UserError."""
+    config = _read_config(path)
+    for key in HOSTILE_KEYS:
+        if _holds(config, key):
+            raise UserError(
+                f"{path / 'config.json'}: {key!r} would run code of the model; use a model without it"
+            )
+    for name in ("tokenizer_config.json", "processor_config.json"):
+        if (path / name).is_file() and _holds(_read_json(path / name), "auto_map"):
+            raise UserError(f"{path / name}: 'auto_map' would run code of the model; use a model without it")
+    if not any(path.glob("*.safetensors")):
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
+        found = f"only {pickles[0]}, which can run code" if pickles else "no weights"
+        raise UserError(f"{path}: {found}; a base model needs model.safetensors: convert it or use another")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UserError(f"{path}: no tokenizer.json; copy the tokenizer files of the model into this folder")
+    return path
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"{path}: no config.json; a model folder holds config.json, model.safetensors, tokenizer.json"
+        )
+    config = _read_json(path / "config.json")
+    if "model_type" not in config:
+        raise UserError(f"{path / 'config.json'}: no model_type; give the folder of a transformers model")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({str(error)[:80]}); copy the file again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected an object {{…}}; copy the file again")
+    return value
+
+
+def _holds(value: Any, key: str) -> bool:
+    """Whether `key` stands anywhere in nested objects: text_config may carry it as well."""
+    if isinstance(value, dict):
+        return bool(value.get(key)) or any(_holds(item, key) for item in value.values())
+    return isinstance(value, list) and any(_holds(item, key) for item in value)
+
+
+def device_of(config: RunConfig) -> str:
+    """ "cuda" or "cpu". Raises UserError where cuda is asked for and absent."""
+    import torch
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = 'cuda': this machine has no usable NVIDIA GPU; set device to auto or cpu")
+    return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def uses_bf16(config: RunConfig, device: str) -> bool:
+    """bf16 arithmetic: where asked for, or where `auto` finds a GPU that has it."""
+    import torch
+
+    if config.precision == "auto":
+        return device == "cuda" and torch.cuda.is_bf16_supported()
+    return config.precision == "bf16"
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a base model, padding on the right, with a chat template. Raises UserError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: the tokenizer cannot be loaded: {str(error).splitlines()[0][:160]}"
+        ) from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_model(path: Path, config: RunConfig, device: str, training: bool = True) -> Any:
+    """The model on `device` in the dtype that its training, or else inference, wants.
+
+    Weights that are trained in full stay float32 beside bf16 arithmetic: in bf16 alone an update of 1e-5
+    is lost in rounding. Frozen weights are bf16 where the device has it. QLoRA: NF4 with double
+    quantisation; bitsandbytes' own defaults are FP4 and float32.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    bf16 = uses_bf16(config, device)
+    full = training and config.peft == "full"
+    dtype = torch.bfloat16 if bf16 and not full else torch.float32
+    quantization = None
+    if config.peft == "qlora":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, quantization_config=quantization,
+            device_map={"": device},
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: the model cannot be loaded: {str(error).splitlines()[0][:160]}") from None
+    model.config.use_cache = not training
+    return model

@@ -1,0 +1,95 @@
+"""Rows → train, eval and test with no text in two of them; each label in its share. Torch-free.
+
+Last step of the flow file → read → detect → convert → split.
+"""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass
+
+from trainer.data.convert import Row, contents
+
+
+@dataclass
+class Splits:
+    """Disjoint lists of rows."""
+
+    train: list[Row]
+    eval: list[Row]
+    test: list[Row]
+
+
+def key(row: Row) -> str:
+    """What makes two rows the same question: the text before the answer, folded (NFKC, case, spaces)."""
+    parts = contents({"prompt": row["prompt"]}) if "prompt" in row else contents(row)
+    return fold("\n".join(parts))
+
+
+def fold(text: str) -> str:
+    """NFKC, one case, no white space: spelling variants of one text fold to the same string."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def label_of(row: Row) -> str:
+    """The answer of a row as a label, for stratifying; "" where it has none."""
+    if "completion" in row:
+        verdict = f"{row['label']} " if isinstance(row.get("label"), bool) else ""
+        return verdict or row["completion"][-1]["content"]
+    return ""
+
+
+def split(
+    rows: list[Row], eval_fraction: float, test_fraction: float, seed: int, stratify: bool = True
+) -> Splits:
+    """Split by label and seed; rows with the same question stay together, so none is in two splits.
+
+    Each label gives round(fraction × its rows) to a split; a split that wants any row gets at least one.
+    """
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    strata: dict[str, list[list[Row]]] = defaultdict(list)
+    for group in groups.values():
+        strata[label_of(group[0]) if stratify else ""].append(group)
+    generator = random.Random(seed)
+    splits = Splits([], [], [])
+    for label in sorted(strata):
+        members = strata[label]
+        generator.shuffle(members)
+        total = sum(len(group) for group in members)
+        _deal(members, splits, round(test_fraction * total), round(eval_fraction * total))
+    if len(groups) >= 3:
+        for part, fraction in ((splits.test, test_fraction), (splits.eval, eval_fraction)):
+            if fraction and not part:
+                _move_one_group(splits.train, part)
+    for part in (splits.train, splits.eval, splits.test):
+        generator.shuffle(part)
+    return splits
+
+
+def _deal(groups: list[list[Row]], splits: Splits, test_rows: int, eval_rows: int) -> None:
+    wanted = [(splits.test, test_rows), (splits.eval, eval_rows)]
+    for group in groups:
+        for index, (part, room) in enumerate(wanted):
+            if len(group) <= room:  # a large group of repeats never overfills a small split
+                part.extend(group)
+                wanted[index] = (part, room - len(group))
+                break
+        else:
+            splits.train.extend(group)
+
+
+def _move_one_group(source: list[Row], target: list[Row]) -> None:
+    if source:
+        chosen = key(source[-1])
+        target.extend(row for row in source if key(row) == chosen)
+        source[:] = [row for row in source if key(row) != chosen]
+
+
+def without_overlap(rows: list[Row], held_out: list[Row]) -> list[Row]:
+    """`rows` whose question is not among those of `held_out`."""
+    seen = {key(row) for row in held_out}
+    return [row for row in rows if key(row) not in seen]

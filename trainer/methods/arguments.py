@@ -1,0 +1,114 @@
+"""RunConfig → what every TRL trainer takes: training arguments and the adapter's configuration.
+
+Each method adds its own few. Field names are those of transformers 5.23 (warmup_ratio, for one, is gone).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from trainer.base import uses_bf16
+from trainer.config import RunConfig, UserError
+
+# transformers' "constant" has no warm-up.
+SCHEDULES = {"constant": "constant_with_warmup"}
+
+
+def training_arguments(
+    config: RunConfig, output: Path, device: str, train_rows: int, eval_rows: int
+) -> dict[str, Any]:
+    """Keyword arguments for any config class of TRL. `output` gets the checkpoints."""
+    saves, evaluates = _cadence(config, eval_rows)
+    return {
+        "output_dir": str(output),
+        "use_cpu": device == "cpu",
+        "bf16": uses_bf16(config, device),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": SCHEDULES.get(config.lr_scheduler, config.lr_scheduler),
+        "warmup_steps": math.ceil(config.warmup_ratio * total_steps(config, train_rows)),
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": max(config.batch_size, 8),
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "optim": config.optim,
+        "neftune_noise_alpha": config.neftune_noise_alpha,
+        "activation_checkpointing": config.gradient_checkpointing,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "logging_steps": config.logging_steps,
+        "logging_nan_inf_filter": False,
+        "save_total_limit": config.save_total_limit,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": device == "cuda",
+        **saves,
+        **evaluates,
+    }
+
+
+def total_steps(config: RunConfig, train_rows: int) -> int:
+    """Optimizer steps of the run on one device."""
+    if config.max_steps > 0:
+        return config.max_steps
+    batches = math.ceil(train_rows / config.batch_size)
+    return max(1, math.ceil(config.epochs * max(1, math.ceil(batches / config.gradient_accumulation))))
+
+
+def _cadence(config: RunConfig, eval_rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """When to save and to evaluate. Early stopping keeps the best, so there both happen together."""
+    if config.early_stopping_patience and not eval_rows:
+        raise UserError(
+            "early_stopping_patience needs rows for evaluation; set eval_file or eval_fraction, or patience to 0"
+        )
+    evaluates: dict[str, Any] = {"eval_strategy": "no"}
+    if eval_rows:
+        evaluates = {
+            "eval_strategy": "steps" if config.eval_steps else "epoch",
+            "eval_steps": config.eval_steps or None,
+        }
+    saves: dict[str, Any] = {"save_strategy": "steps" if config.save_steps else "epoch"}
+    if config.save_steps:
+        saves["save_steps"] = config.save_steps
+    if config.early_stopping_patience:
+        saves = {"save_strategy": evaluates["eval_strategy"], "save_steps": config.eval_steps or 500}
+        saves |= {
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+        }
+    return saves, evaluates
+
+
+def early_stopping(config: RunConfig) -> list[Any]:
+    """The callback of early stopping, if the run has it."""
+    if not config.early_stopping_patience:
+        return []
+    from transformers import EarlyStoppingCallback
+
+    return [EarlyStoppingCallback(early_stopping_patience=config.early_stopping_patience)]
+
+
+def adapter_config(config: RunConfig) -> Any:
+    """A LoraConfig, or None when all weights are trained."""
+    if config.peft == "full":
+        return None
+    from peft import LoraConfig
+
+    modules = config.target_modules
+    if isinstance(modules, str) and "," in modules:
+        modules = [name.strip() for name in modules.split(",")]
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=modules,
+        use_rslora=config.use_rslora,
+        use_dora=config.peft == "dora",
+    )

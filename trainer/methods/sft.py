@@ -1,0 +1,102 @@
+"""Supervised fine-tuning and continued pre-training on TRL's SFTTrainer.
+
+Rows are {"prompt", "completion"} messages, or {"text"}; TRL renders them with the model's chat template.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trainer.config import RunConfig
+from trainer.data.convert import Row
+from trainer.methods.arguments import adapter_config, early_stopping, training_arguments
+
+
+def build(
+    config: RunConfig,
+    model: Any,
+    tokenizer: Any,
+    train: list[Row],
+    evaluation: list[Row],
+    output: Path,
+    device: str,
+    callbacks: list[Any],
+) -> Any:
+    """An SFTTrainer ready to train. `train` and `evaluation` fit max_length already (see data/tokens.py)."""
+    from datasets import Dataset
+    from trl import SFTConfig
+
+    arguments = SFTConfig(
+        **training_arguments(config, output, device, len(train), len(evaluation)),
+        max_length=config.max_length,
+        packing=config.packing,
+        completion_only_loss=config.loss_on == "completion" and config.method != "cpt",
+        assistant_only_loss=config.loss_on == "assistant" and config.method != "cpt",
+    )
+    return _trainer_class(device)(
+        model=model,
+        args=arguments,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([as_trl(row, config) for row in train]),
+        eval_dataset=Dataset.from_list([as_trl(row, config) for row in evaluation]) if evaluation else None,
+        peft_config=adapter_config(config),
+        callbacks=[*callbacks, *early_stopping(config)],
+    )
+
+
+def as_trl(row: Row, config: RunConfig) -> Row:
+    """The row as the run's `loss_on` wants it: prompt and completion apart, or one list of messages."""
+    if "text" in row or config.loss_on == "completion":
+        return row
+    rest = {name: value for name, value in row.items() if name not in ("prompt", "completion")}
+    return {**rest, "messages": row["prompt"] + row["completion"]}
+
+
+def _trainer_class(device: str) -> Any:
+    """SFTTrainer, on a CPU with the output head applied where there is a label only.
+
+    TRL's tiled head scores every position where there is no Triton; when only a short answer carries
+    loss, that is most of a small model's work (tests/bench/training.py measures both).
+    """
+    import torch
+    from trl import SFTTrainer
+
+    if device != "cpu":
+        return SFTTrainer
+
+    class CpuSFTTrainer(SFTTrainer):
+        _name = "SFT"
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            inner = self.accelerator.unwrap_model(model)
+            inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+            config = inner.config.get_text_config()
+            plain = config.model_type in PLAIN_HEADS and "attention_mask" in inputs
+            if return_outputs or not plain or self.accelerator.num_processes > 1:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            labels = inputs["labels"][:, 1:]
+            carries = labels != -100
+            backbone = inner.base_model(
+                input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+            )
+            logits = inner.get_output_embeddings()(backbone.last_hidden_state[:, :-1][carries]).float()
+            targets = labels[carries]
+            count = max(int(carries.sum()) if num_items_in_batch is None else int(num_items_in_batch), 1)
+            loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / count
+            self._note_metrics(inputs, logits.detach(), targets)
+            return loss
+
+        def _note_metrics(self, inputs, logits, targets):
+            mode = "train" if self.model.training else "eval"
+            accuracy = (logits.argmax(-1) == targets).float().mean().item() if len(targets) else 0.0
+            self._metrics[mode]["mean_token_accuracy"].append(accuracy)
+            if mode == "train":
+                self._total_train_tokens += int(inputs["attention_mask"].sum())
+            self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+
+    return CpuSFTTrainer
+
+
+# Architectures whose logits are the head's output as it is: no scaling, no soft cap.
+PLAIN_HEADS = ("qwen2", "qwen3", "llama", "mistral", "phi3")

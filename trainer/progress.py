@@ -1,0 +1,81 @@
+"""What a training loop tells the run folder: the curve, the step, the time left, complete checkpoints.
+
+The callback of trainer/train.py; also where a wish to stop reaches the loop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer.runs import RunFolder, mark_complete
+
+# What the curve keeps of a trainer's log, under the same names.
+CURVE = (
+    "loss", "eval_loss", "learning_rate", "grad_norm", "epoch", "mean_token_accuracy", "eval_mean_token_accuracy",
+    "num_tokens", "entropy", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected",
+    "eval_rewards/accuracies", "eval_rewards/margins", "eval_runtime",
+)  # fmt: skip
+STATUS_EVERY = 1.0  # seconds between writes of status.json while training
+
+
+def callback(folder: RunFolder, should_stop: Callable[[], bool]) -> Any:
+    """A TrainerCallback that writes metrics.jsonl and status.json and stops when asked, with a checkpoint."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            # Steps done before a resume took no time of this attempt: the rate counts from here.
+            self.first_step, self.began, self.written = state.global_step, time.monotonic(), 0.0
+            self.tokens, self.tokens_at = None, self.began
+            folder.set_status(stage="train", step=state.global_step, total_steps=state.max_steps, message="")
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if should_stop():
+                control.should_save = control.should_training_stop = True
+            now = time.monotonic()
+            if now - self.written >= STATUS_EVERY or state.global_step >= state.max_steps:
+                self.written = now
+                done = state.global_step - self.first_step
+                left = (state.max_steps - state.global_step) * (now - self.began) / done
+                folder.set_status(
+                    step=state.global_step, total_steps=state.max_steps, eta_seconds=round(left, 1)
+                )
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            row = {name: _number(logs[name]) for name in CURVE if name in (logs or {})}
+            if not row.keys() & {"loss", "eval_loss"}:
+                return  # the summary at the end is no point of the curve
+            if "loss" in row and logs.get("num_tokens"):
+                row["tokens_per_second"] = self._rate(logs["num_tokens"])
+            folder.append_metric({"step": state.global_step, **row})
+            shown = " ".join(
+                f"{name} {row[name]:.4g}" for name in ("loss", "eval_loss", "learning_rate") if row.get(name)
+            )
+            print(f"step {state.global_step}/{state.max_steps} {shown}", flush=True)
+            if "loss" in logs and not math.isfinite(logs["loss"]):
+                folder.set_status(message=f"the loss is {logs['loss']} at step {state.global_step}")
+
+        def _rate(self, tokens):
+            now = time.monotonic()
+            seen, since = self.tokens, self.tokens_at
+            self.tokens, self.tokens_at = tokens, now
+            # The count starts at 0 in every attempt.
+            return round((tokens - (seen or 0)) / max(now - since, 1e-9), 1)
+
+        def on_evaluate(self, args, state, control, **kwargs):
+            self.tokens_at = time.monotonic()  # evaluation is no part of the training rate
+
+        def on_save(self, args, state, control, **kwargs):
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    return Progress()
+
+
+def _number(value: Any) -> float | None:
+    """A float that JSON has; None for NaN and infinity."""
+    value = float(value)
+    return value if math.isfinite(value) else None

@@ -1,0 +1,204 @@
+"""A run folder in, a trained and measured model out: data → starter → train → evaluate.
+
+Called by the worker process; every stage leaves its result on disk in one piece, so that a run that was
+killed goes on from the last one. Needs torch; nothing heavy is imported before `train` is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from trainer import base, progress
+from trainer.config import STARTER, RunConfig
+from trainer.data.convert import contents
+from trainer.data.stage import Staged, freeze, stage, thaw
+from trainer.data.tokens import fit
+from trainer.evaluate import evaluate
+from trainer.generate import Stopped
+from trainer.methods import method
+from trainer.runs import RunFolder
+from trainer.starter import make_starter
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "bitsandbytes")
+
+
+def train(
+    folder: RunFolder, should_stop: Callable[[], bool] = lambda: False, resume_from: Path | None = None
+) -> str:
+    """Run what of the run is not done yet. Returns "done", or "cancelled" when `should_stop` said so.
+
+    Without `resume_from` the newest complete checkpoint is taken, if there is one. Raises UserError for what
+    the user can mend; anything else is a fault of the program.
+    """
+    config = folder.config()
+    entry = method(config.method)
+    _prepare_process(config)
+    device = base.device_of(config)
+    folder.set_status(stage="data", message="")
+    with _assembled(folder.path / "data"):
+        staged = thaw(folder.path / "data") or stage(config)
+    if should_stop():
+        return "cancelled"
+    base_path, tokenizer, staged = _base_and_rows(folder, config, staged)
+    _note_lineage(folder, config, staged, base_path, device)
+    if not weights(folder, config).is_dir():
+        folder.set_status(stage="train")
+        if not _train(folder, config, entry, base_path, tokenizer, staged, device, should_stop, resume_from):
+            return "cancelled"
+    folder.set_status(stage="evaluate", eta_seconds=None)
+    try:
+        for which in ("tuned", "base"):
+            evaluate(folder, which, should_stop)
+    except Stopped:
+        return "cancelled"
+    return "done"
+
+
+def weights(folder: RunFolder, config: RunConfig) -> Path:
+    """Where the run's result is: RUN/model (all weights) or RUN/adapter."""
+    return folder.path / ("model" if config.peft == "full" else "adapter")
+
+
+def _prepare_process(config: RunConfig) -> None:
+    """Threads, one GPU, and quiet libraries: no telemetry, no progress bars in the log."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "WORLD_SIZE" not in os.environ:  # TRL refuses several visible GPUs without a launcher
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    import datasets
+    import huggingface_hub.constants
+    import torch
+    import transformers
+
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # it may have been imported before
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+
+@contextlib.contextmanager
+def _assembled(path: Path) -> Iterator[Path]:
+    """A folder to fill beside `path`, renamed to it when the block ends well: never half a result."""
+    building = path.with_name(f".{path.name}.new")
+    shutil.rmtree(building, ignore_errors=True)
+    yield building
+    if building.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(building, path)
+
+
+def _base_and_rows(folder: RunFolder, config: RunConfig, staged: Staged) -> tuple[Path, Any, Staged]:
+    """The base model (made now, if it is the starter), its tokenizer, and the rows cut to max_length and frozen."""
+    base_path = base.locate(config, folder.path)
+    if config.base_model == STARTER and not base_path.is_dir():
+        folder.set_status(stage="starter")
+        with _assembled(base_path) as building:
+            make_starter(config, (text for row in staged.splits.train for text in contents(row)), building)
+    tokenizer = base.load_tokenizer(base_path)
+    if "rows" not in staged.card:  # not frozen yet
+        counts: Counter[str] = Counter()
+        for name in ("train", "eval", "test"):
+            rows, found = fit(getattr(staged.splits, name), tokenizer, config.max_length)
+            setattr(staged.splits, name, rows)
+            counts.update(found)
+        staged.card["fitted"] = dict(counts)
+        freeze(staged, folder.path / "data")
+        _report(staged)
+    return base_path, tokenizer, staged
+
+
+def _report(staged: Staged) -> None:
+    """One line in the log for everything that was cut or left out."""
+    print(f"rows: {staged.card['rows']}; format: {staged.card['format']}", flush=True)
+    for name, count in {
+        **staged.card["faults"],
+        **staged.card["fitted"],
+        "overlap": staged.card["overlap"],
+    }.items():
+        if count:
+            print(f"{name.replace('_', ' ')}: {count}", flush=True)
+
+
+def _train(
+    folder: RunFolder, config: RunConfig, entry: Any, base_path: Path, tokenizer: Any, staged: Staged,
+    device: str, should_stop: Callable[[], bool], resume_from: Path | None,
+) -> bool:  # fmt: skip
+    """Train and write the weights; False when stopped before the end."""
+    import transformers
+    from transformers.trainer_callback import PrinterCallback
+
+    transformers.set_seed(config.seed)
+    model = base.load_model(base_path, config, device)
+    trainer = entry.build(
+        config, model, tokenizer, staged.splits.train, staged.splits.eval, folder.path / "checkpoints", device,
+        [progress.callback(folder, should_stop)],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = resume_from or next(reversed(folder.checkpoints()), None)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stopped = should_stop() and trainer.state.global_step < trainer.state.max_steps
+    if not stopped:
+        _save(trainer, tokenizer, weights(folder, config), config)
+    del trainer, model
+    gc.collect()
+    return not stopped
+
+
+def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig) -> None:
+    """The final weights as safetensors, with the tokenizer and its chat template beside them."""
+    import torch
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if config.peft == "full":
+        # Trained in float32 beside bf16 arithmetic, stored as the base model was.
+        stored = getattr(torch, str(getattr(model.config, "_stored_dtype", "float32")))
+        model = model.to(stored)
+        model.config.use_cache = True
+    with _assembled(out) as building:
+        model.save_pretrained(building)
+        tokenizer.save_pretrained(building)
+
+
+def _note_lineage(folder: RunFolder, config: RunConfig, staged: Staged, base_path: Path, device: str) -> None:
+    """What the result depends on, in lineage.yaml."""
+    folder.add_lineage(
+        data=staged.card["files"],
+        rows=staged.card["rows"],
+        seed=config.seed,
+        base_model={"name": config.base_model, "path": str(base_path)},
+        versions={name: found for name in PACKAGES if (found := _version(name))},
+        hardware=_hardware(device),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {
+        "device": device,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    if device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(0)
+        found["memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+    return found
