@@ -74,11 +74,11 @@ class JobStore:
 
     def folder(self, job: Job) -> RunFolder:
         task, _, version = job.run.partition("/")
-        return RunFolder(self.tasks / task / "runs" / version)
+        return RunFolder(self.tasks / task / "runs" / version, kind=job.kind)
 
-    def rows(self) -> list[Job]:
-        """All jobs, the newest first."""
-        with self._open() as db:
+    def rows(self, settled: bool = False) -> list[Job]:
+        """All jobs, the newest first; `settled` waits for a change that is being written to its folder."""
+        with self._write() if settled else self._open() as db:
             return [Job(**row) for row in db.execute("SELECT * FROM jobs ORDER BY id DESC")]
 
     def enqueue(self, folder: RunFolder, kind: str, device: str, **status: Any) -> Job:
@@ -91,7 +91,7 @@ class JobStore:
                     "INSERT INTO jobs (run, kind, device, state, submitted) VALUES (?, ?, ?, 'queued', ?) RETURNING *",
                     (folder.id, kind, device, time.time()),
                 ).fetchone()
-                folder.set_status(kind, state="queued", job=row["id"], **status)
+                RunFolder(folder.path, kind=kind).set_status(state="queued", job=row["id"], **status)
             return Job(**row)
 
     def claim(self) -> Job | None:
@@ -104,7 +104,7 @@ class JobStore:
                     continue
                 attempt = max(row["attempt"], folder.status(row["kind"])["attempt"]) + 1
                 db.execute("UPDATE jobs SET attempt = ? WHERE id = ?", (attempt, row["id"]))
-                folder.set_status(row["kind"], state="starting", attempt=attempt, pid=None, heartbeat=None)
+                folder.set_status(state="starting", attempt=attempt, pid=None, heartbeat=None)
                 return Job(**{**row, "attempt": attempt})
         return None
 
@@ -121,7 +121,7 @@ class JobStore:
         with self._write() as db:
             query = "UPDATE jobs SET state = 'queued' WHERE id = ? AND attempt = ? AND state = 'starting' AND pid IS NULL"
             if db.execute(query, (job.id, job.attempt)).rowcount:
-                self.folder(job).set_status(job.kind, state="queued")
+                self.folder(job).set_status(state="queued")
 
     def close(self, job: Job, state: str, of: tuple[str, ...] = WORKING, **status: Any) -> bool:
         """End a job that is in one of the states `of` from outside its worker. False: it was not, any more."""
@@ -132,10 +132,10 @@ class JobStore:
                 return False
             with contextlib.suppress(FileNotFoundError):  # the folder was deleted
                 status = {"finished": round(time.time(), 3), **status}
-                self.folder(job).set_status(job.kind, state=state, eta_seconds=None, **status)
+                self.folder(job).set_status(state=state, eta_seconds=None, **status)
             return True
 
-    def started(self, job_id: int, folder: RunFolder, kind: str, pid: int, pid_created: float) -> None:
+    def started(self, job_id: int, folder: RunFolder, pid: int, pid_created: float) -> None:
         """The worker's first act: from now on the job is running. Raises Superseded when it is not its turn."""
         with self._write() as db:
             row = db.execute("SELECT state, attempt FROM jobs WHERE id = ?", (job_id,)).fetchone()
@@ -147,12 +147,12 @@ class JobStore:
             )
             now = round(time.time(), 3)
             process = {"pid": pid, "pid_created": pid_created, "started": now, "heartbeat": now}
-            folder.set_status(kind, state="running", **process)
+            folder.set_status(state="running", **process)
 
-    def finished(self, job_id: int, folder: RunFolder, kind: str, state: str, **status: Any) -> None:
+    def finished(self, job_id: int, folder: RunFolder, state: str, **status: Any) -> None:
         """The worker's last report. Raises Superseded when the attempt was closed or replaced before."""
         with self._write() as db:
-            folder.set_status(kind, state=state, finished=round(time.time(), 3), eta_seconds=None, **status)
+            folder.set_status(state=state, finished=round(time.time(), 3), eta_seconds=None, **status)
             db.execute(
                 "UPDATE jobs SET state = ? WHERE id = ? AND attempt = ?", (state, job_id, folder.attempt)
             )
@@ -185,7 +185,7 @@ class JobStore:
                 except sqlite3.IntegrityError:  # a copied folder: the job is the original's
                     state = state if state in ENDED else "lost"
                     db.execute(query, (None, state, *row))
-                    folder.set_status(kind, state=state)
+                    RunFolder(folder.path, kind=kind).set_status(state=state)
 
     def _prepare(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

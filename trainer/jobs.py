@@ -100,7 +100,7 @@ class Jobs:
 
     def open_job(self, run_id: str, kind: str = "train") -> Job | None:
         """The queued, starting or running job of a run."""
-        open_jobs = (job for job in self.list() if job.state in ACTIVE)
+        open_jobs = (job for job in self.store.rows(settled=True) if job.state in ACTIVE)
         return next((job for job in open_jobs if (job.run, job.kind) == (run_id, kind)), None)
 
     def waits_for(self, run_id: str, kind: str = "train") -> list[str]:

@@ -48,10 +48,11 @@ class Superseded(Exception):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run on disk. With `attempt` set (as the worker has it) status writes are fenced, see set_status."""
+    """A run on disk. `kind` is the job whose status set_status writes; a worker's handle has its `attempt`."""
 
     path: Path
     attempt: int | None = None
+    kind: str = "train"
 
     @property
     def id(self) -> str:
@@ -108,14 +109,18 @@ class RunFolder:
         folder = {"train": ".", "evaluate": "eval", "export": "export"}[kind]
         return self.path / folder / "status.json"
 
-    def set_status(self, kind: str = "train", **changes: Any) -> dict[str, Any]:
-        """Merge `changes` into status.json; returns the new status. Threads and processes may call at once.
+    def set_status(self, **changes: Any) -> dict[str, Any]:
+        """Merge `changes` into the status of this handle's kind; returns the new status.
+
+        A `message` without a `code` is shown as it stands. Threads and processes may call at once.
 
         Raises Superseded when this handle has an attempt and that is no longer the run's or has ended,
         FileNotFoundError when the folder is gone (it is not made again).
         """
+        if "message" in changes:
+            changes = {"code": "", "values": {}, **changes}
         with self._locked():
-            status = self.status(kind)
+            status = self.status(self.kind)
             before = status["state"]
             if self.attempt is not None and (status["attempt"] != self.attempt or before in ENDED):
                 raise Superseded(
@@ -127,7 +132,7 @@ class RunFolder:
                 raise ValueError(f"state {status['state']!r}; the states are {', '.join(STATES)}")
             # Only a change of state must outlive a power cut; steps and heartbeats come every second.
             text = json.dumps(status, ensure_ascii=False)
-            write_atomic(self.status_path(kind), text, sync=status["state"] != before)
+            write_atomic(self.status_path(self.kind), text, sync=status["state"] != before)
             return status
 
     @contextlib.contextmanager

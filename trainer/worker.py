@@ -8,6 +8,7 @@ Torch is imported only by the work itself, after the environment for it is set.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import signal
@@ -42,9 +43,9 @@ class Stopped(BaseException):
 class Worker:
     """One attempt of one job, in this process."""
 
-    def __init__(self, folder: RunFolder, kind: str, job: int) -> None:
+    def __init__(self, folder: RunFolder, job: int) -> None:
         assert folder.attempt is not None
-        self.folder, self.kind, self.job = folder, kind, job
+        self.folder, self.kind, self.job = folder, folder.kind, job
         self.jobs = Jobs(folder.path.parents[3])  # home/tasks/<task>/runs/<version>
         self.asked = threading.Event()  # to stop
         self.polled = self.obeyed = False  # the training loop looks for it; it has seen it
@@ -55,7 +56,7 @@ class Worker:
         self.polled = True
         if self.asked.is_set() and not self.obeyed:
             self.obeyed = True
-            self.folder.set_status(self.kind, **coded("saving"))
+            self.folder.set_status(**coded("saving"))
         return self.asked.is_set()
 
     def on_signal(self, *_: Any) -> None:
@@ -71,7 +72,7 @@ class Worker:
         """The heartbeat thread."""
         while not self.ended.wait(BEAT_SECONDS):
             try:
-                self.folder.set_status(self.kind, heartbeat=round(time.time(), 3))
+                self.folder.set_status(heartbeat=round(time.time(), 3))
                 if self.folder.stop_asked(self.kind) is not None:
                     self._stop()
             except (FileNotFoundError, Superseded) as error:
@@ -83,7 +84,7 @@ class Worker:
 
     def _stop(self) -> None:
         if not self.asked.is_set():
-            self.folder.set_status(self.kind, **coded("stopping"))
+            self.folder.set_status(**coded("stopping"))
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         elif stop_overdue(self.folder, self.kind, GRACE):
             self.finish("cancelled", cancelled(self.folder, self.kind))
@@ -106,14 +107,14 @@ class Worker:
             raise
         except Exception as error:
             traceback.print_exc()
-            return "failed", explain(error, self.folder, self.kind)
+            return "failed", explain(error, self.folder)
         if self.obeyed:
             return "cancelled", cancelled(self.folder, self.kind)
         return "done", {"code": "", "values": {}, "message": "", "stage": ""}
 
     def finish(self, state: str, said: dict[str, Any]) -> None:
         """Report the end and let the queue move."""
-        self.jobs.store.finished(self.job, self.folder, self.kind, state, **said)
+        self.jobs.store.finished(self.job, self.folder, state, **said)
         self.jobs.dispatch()
 
 
@@ -122,11 +123,11 @@ def run(path: Path, kind: str, job: int, attempt: int, work: Work | None = None)
 
     `work` stands in for the kind's own work.
     """
-    worker = Worker(RunFolder(path, attempt), kind, job)
+    worker = Worker(RunFolder(path, attempt, kind), job)
     pid = os.getpid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for whoever follows the run
     try:
-        worker.jobs.store.started(job, worker.folder, kind, pid, local.created(pid) or 0.0)
+        worker.jobs.store.started(job, worker.folder, pid, local.created(pid) or 0.0)
         try:
             state, said = _attempt(worker, work)
         except Stopped:
@@ -163,10 +164,14 @@ def work_of(kind: str) -> Work:
 
         train(folder, should_stop, resume_from)
 
-    def evaluate(folder: RunFolder, *_: Any) -> None:
+    def evaluate(folder: RunFolder, should_stop: Callable[[], bool], _: Path | None) -> None:
+        from trainer import generate
         from trainer.evaluate import evaluate
 
-        evaluate(folder)
+        with contextlib.suppress(generate.Stopped):
+            evaluate(folder, "tuned", should_stop)
+            if "base" not in folder.scores():
+                evaluate(folder, "base", should_stop)
 
     def export(folder: RunFolder, *_: Any) -> None:
         from trainer.export import export
@@ -185,7 +190,7 @@ def prepare_environment(config: RunConfig) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def explain(error: Exception, folder: RunFolder, kind: str) -> dict[str, Any]:
+def explain(error: Exception, folder: RunFolder) -> dict[str, Any]:
     """Status keys for an error that is nobody's typing mistake: out of memory, a full disk, a bug."""
     text = " ".join(str(error).split())[:300]
     memory = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -194,7 +199,7 @@ def explain(error: Exception, folder: RunFolder, kind: str) -> dict[str, Any]:
         values = {
             name: getattr(config, name) for name in ("batch_size", "gradient_accumulation", "max_length")
         }
-        return coded("oom", step=folder.status(kind)["step"], **values)
+        return coded("oom", step=folder.status(folder.kind)["step"], **values)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return coded("disk_full", error=text)
     return coded("bug", error=f"{type(error).__name__}: {text}")
