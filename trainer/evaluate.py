@@ -18,6 +18,7 @@ from trainer.config import RunConfig, UserError, write_atomic
 from trainer.data.convert import Row
 from trainer.data.stage import read_rows, thaw
 from trainer.generate import answer_room, answers, load_for_inference, logprobs
+from trainer.messages import coded
 from trainer.runs import RunFolder
 
 OTHER = "other"  # an output that is none of the labels
@@ -50,7 +51,7 @@ def evaluate(
         expected = [_expected(row) for row in rows]
         scores["majority"] = {"label": common, **classification([common] * len(rows), expected, labels)}
     began = time.monotonic()
-    folder.set_status(message=f"evaluating the {which} model on {len(rows)} rows")
+    folder.set_status(**coded(f"scoring_{which}", rows=len(rows)))
     model, tokenizer, device = load_for_inference(folder, config, which)
     measured, predictions = _measure(task, model, tokenizer, rows, labels, config, should_stop)
     scores[which] = {**measured, "seconds": round(time.monotonic() - began, 2), "device": device}

@@ -57,6 +57,18 @@ MESSAGES: dict[str, dict[str, str]] = {
         "en": "the worker could not start: {error}",
         "zh-TW": "工作程序無法啟動：{error}",
     },
+    "scoring_tuned": {
+        "en": "scoring the trained model on {rows} test rows",
+        "zh-TW": "正在用 {rows} 筆測試資料為訓練後的模型評分",
+    },
+    "scoring_base": {
+        "en": "scoring the untrained base on the same {rows} rows",
+        "zh-TW": "正在用同樣的 {rows} 筆資料為未訓練的基礎模型評分",
+    },
+    "not_finite": {
+        "en": "the loss is not a number at step {step}: lower learning_rate, or look for broken rows",
+        "zh-TW": "第 {step} 步的損失不是數字：請降低 learning_rate，或檢查是否有壞資料",
+    },
     "oom": {
         "en": "out of memory at step {step}: halve batch_size ({batch_size}) and double gradient_accumulation "
         "({gradient_accumulation}), lower max_length ({max_length}), or turn gradient_checkpointing on",

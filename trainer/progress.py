@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer.messages import coded
 from trainer.runs import RunFolder, mark_complete
 
 # What the curve keeps of a trainer's log, under the same names.
@@ -57,7 +58,7 @@ def callback(folder: RunFolder, should_stop: Callable[[], bool]) -> Any:
             )
             print(f"step {state.global_step}/{state.max_steps} {shown}", flush=True)
             if "loss" in logs and not math.isfinite(logs["loss"]):
-                folder.set_status(message=f"the loss is {logs['loss']} at step {state.global_step}")
+                folder.set_status(**coded("not_finite", step=state.global_step))
 
         def _rate(self, tokens):
             now = time.monotonic()

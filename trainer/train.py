@@ -25,7 +25,7 @@ from trainer.data.stage import Staged, freeze, stage, thaw
 from trainer.data.tokens import fit
 from trainer.evaluate import evaluate
 from trainer.generate import Stopped
-from trainer.methods import method
+from trainer.methods import require_trainable
 from trainer.runs import RunFolder
 from trainer.starter import make_starter
 
@@ -41,7 +41,7 @@ def train(
     the user can mend; anything else is a fault of the program.
     """
     config = folder.config()
-    entry = method(config.method)
+    entry = require_trainable(config.method)
     _prepare_process(config)
     device = base.device_of(config)
     folder.set_status(stage="data", message="")

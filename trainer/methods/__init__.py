@@ -38,7 +38,7 @@ METHODS: dict[str, MethodEntry] = {
 }
 
 
-def method(name: str) -> MethodEntry:
+def require_trainable(name: str) -> MethodEntry:
     """The entry of a method. Raises UserError that lists what can be trained now."""
     if name not in METHODS:
         raise UserError(f"method = {name!r}: cannot be trained yet; choose one of: {', '.join(METHODS)}")

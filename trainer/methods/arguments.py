@@ -5,7 +5,6 @@ Each method adds its own few. Field names are those of transformers 5.23 (warmup
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from trainer.config import RunConfig, UserError
 SCHEDULES = {"constant": "constant_with_warmup"}
 
 
-def training_arguments(
-    config: RunConfig, output: Path, device: str, train_rows: int, eval_rows: int
-) -> dict[str, Any]:
+def training_arguments(config: RunConfig, output: Path, device: str, eval_rows: int) -> dict[str, Any]:
     """Keyword arguments for any config class of TRL. `output` gets the checkpoints."""
     saves, evaluates = _cadence(config, eval_rows)
     return {
@@ -29,7 +26,7 @@ def training_arguments(
         "data_seed": config.seed,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": SCHEDULES.get(config.lr_scheduler, config.lr_scheduler),
-        "warmup_steps": math.ceil(config.warmup_ratio * total_steps(config, train_rows)),
+        "warmup_steps": config.warmup_ratio,  # below 1 it is a share of all steps
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps,
         "per_device_train_batch_size": config.batch_size,
@@ -50,14 +47,6 @@ def training_arguments(
         **saves,
         **evaluates,
     }
-
-
-def total_steps(config: RunConfig, train_rows: int) -> int:
-    """Optimizer steps of the run on one device."""
-    if config.max_steps > 0:
-        return config.max_steps
-    batches = math.ceil(train_rows / config.batch_size)
-    return max(1, math.ceil(config.epochs * max(1, math.ceil(batches / config.gradient_accumulation))))
 
 
 def _cadence(config: RunConfig, eval_rows: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,7 +22,7 @@ def build_dpo(
     from trl import DPOConfig, DPOTrainer
 
     arguments = DPOConfig(
-        **training_arguments(config, output, device, len(train), len(evaluation)),
+        **training_arguments(config, output, device, len(evaluation)),
         max_length=config.max_length,
         beta=config.beta,
     )
@@ -38,7 +38,7 @@ def build_orpo(
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     arguments = ORPOConfig(
-        **training_arguments(config, output, device, len(train), len(evaluation)),
+        **training_arguments(config, output, device, len(evaluation)),
         max_length=config.max_length,
         beta=config.beta,
     )
@@ -54,7 +54,7 @@ def build_simpo(
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     arguments = CPOConfig(
-        **training_arguments(config, output, device, len(train), len(evaluation)),
+        **training_arguments(config, output, device, len(evaluation)),
         max_length=config.max_length,
         beta=config.beta,
         loss_type="simpo",

@@ -28,7 +28,7 @@ def build(
     from trl import SFTConfig
 
     arguments = SFTConfig(
-        **training_arguments(config, output, device, len(train), len(evaluation)),
+        **training_arguments(config, output, device, len(evaluation)),
         max_length=config.max_length,
         packing=config.packing,
         completion_only_loss=config.loss_on == "completion" and config.method != "cpt",

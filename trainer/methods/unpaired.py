@@ -30,7 +30,7 @@ def build(
         )
     good, bad = class_weights(train)
     arguments = KTOConfig(
-        **training_arguments(config, output, device, len(train), len(evaluation)),
+        **training_arguments(config, output, device, len(evaluation)),
         max_length=config.max_length,
         beta=config.beta,
         desirable_weight=good,

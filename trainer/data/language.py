@@ -1,0 +1,108 @@
+"""Language, Chinese script and number of tokens of texts, measured without a model or a tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import lru_cache
+
+HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+KANA = re.compile(r"[\u3040-\u30ff]")
+HANGUL = re.compile(r"[\uac00-\ud7af]")
+WORD = re.compile(r"[A-Za-z]+")
+LETTER = re.compile(r"[^\W\d_]")
+DIGIT = re.compile(r"\d")
+ENGLISH = frozenset(
+    ["the", "a", "an", "of", "to", "in", "is", "it", "and", "for", "on", "that", "this", "with", "you", "i", "my", "was", "are", "be", "not", "have", "what", "how", "can"]
+)
+
+# Tokens of Qwen's tokenizer (151,643 entries; Qwen2, Qwen2.5 and Qwen3 share it) by least squares over 6,000
+# texts of ten public sets: reviews, banking questions, instructions, encyclopedia, web pages in English and in
+# both Chinese scripts. Of the sets, none is off by more than 8 %. Traditional characters cost more.
+PER_HAN = {"simplified": 0.68, "mixed": 0.72, "traditional": 0.83}
+PER_WORD, PER_LETTER, PER_DIGIT, PER_OTHER = 0.88, 0.05, 1.0, 0.56
+
+
+def token_estimate(text: str, script: str = "simplified") -> int:
+    """Tokens that a current multilingual tokenizer makes of a text, to about 8 % over a data set."""
+    han = len(HAN.findall(text))
+    words = WORD.findall(text)
+    letters = sum(map(len, words))
+    digits = len(DIGIT.findall(text))
+    rest = len(text) - han - letters - digits
+    per_han = PER_HAN.get(script, PER_HAN["simplified"])
+    return round(
+        han * per_han + len(words) * PER_WORD + letters * PER_LETTER + digits * PER_DIGIT + rest * PER_OTHER
+    )
+
+
+def language_of(texts: list[str], sample: int = 100_000) -> tuple[str, str]:
+    """(language, script) of a data set by its first `sample` characters.
+
+    Language: zh-TW, zh-CN, zh, en, ja, ko, mixed, other. Script: traditional, simplified, mixed, latin, other.
+    """
+    text = "\n".join(_until(texts, sample))
+    han, kana, hangul = (len(pattern.findall(text)) for pattern in (HAN, KANA, HANGUL))
+    words = WORD.findall(text)
+    letters = len(LETTER.findall(text))
+    if not letters:
+        return "other", "other"
+    if hangul > letters * 0.3:
+        return "ko", "other"
+    if kana > (han + kana) * 0.1 and kana + han > letters * 0.3:
+        return "ja", "other"
+    # A word of several letters says about as much as one and a half Han characters.
+    share = han / (han + 1.5 * len(words)) if han or words else 0.0
+    if share > 0.75:
+        script = chinese_script(text)
+        return {"traditional": "zh-TW", "simplified": "zh-CN"}.get(script, "zh"), script
+    if share > 0.25:
+        return "mixed", "mixed"
+    if sum(map(len, words)) < letters * 0.6:
+        return "other", "other"
+    common = sum(word.lower() in ENGLISH for word in words)
+    return ("en" if common > 0.1 * len(words) else "other"), "latin"
+
+
+def chinese_script(text: str) -> str:
+    """ "traditional", "simplified" or "mixed", by the characters that only one script writes."""
+    counts = Counter(HAN.findall(text))
+    only_traditional, only_simplified = _one_script_only(frozenset(counts))
+    traditional = sum(counts[char] for char in only_traditional)
+    simplified = sum(counts[char] for char in only_simplified)
+    total = traditional + simplified
+    if total and traditional / total > 0.95:
+        return "traditional"
+    return "simplified" if not total or simplified / total > 0.95 else "mixed"
+
+
+@lru_cache(maxsize=4)
+def _one_script_only(chars: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    import opencc
+
+    lines = "\n".join(sorted(chars))
+    found = []
+    for there, back in (("t2s", "s2t"), ("s2t", "t2s")):
+        made = opencc.OpenCC(there).convert(lines).split("\n")
+        # What the other direction would change too is written in both scripts (后, 里, 台).
+        other = opencc.OpenCC(back).convert(lines).split("\n")
+        found.append(
+            frozenset(
+                old
+                for old, new, kept in zip(lines.split("\n"), made, other, strict=True)
+                if new != old == kept
+            )
+        )
+    return found[0], found[1]
+
+
+def _until(texts: list[str], limit: int) -> list[str]:
+    """Texts spread over the whole list, up to `limit` characters: a file is often sorted."""
+    step = max(1, len(texts) // 2000)
+    taken, size = [], 0
+    for text in texts[::step]:
+        taken.append(text[:2000])
+        size += len(taken[-1])
+        if size > limit:
+            break
+    return taken
