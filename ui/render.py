@@ -72,6 +72,8 @@ def answer(value: Answer, number: int, t: Translate) -> str:
             0,
             f"<details class=thinking><summary>{t('ask.thinking')}</summary>{markdown(value.thinking)}</details>",
         )
+    if value.error:
+        parts.append(error(value.error))
     if value.unsupported:
         parts.append(f'<p class="note">{t("ask.unsupported_note")}</p>')
     if value.citations:

@@ -9,7 +9,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from kb.errors import UserError
-from ui.app import LOOPBACK, Guard, claim_port, hostname, serve
+from ui.app import claim_port, serve
+from ui.guard import LOOPBACK, Guard, hostname
 
 
 def client(password=None, hosts=LOOPBACK):

@@ -112,11 +112,9 @@ def answer_question(context: Context, lang: str, t: Translate, question: str, co
     chat.append({"role": "user", "content": as_said(question)})
     skip = [gr.skip()] * 4
     yield chat, "", conversation, *skip
-    history = [message for message in conversations.load(store, conversation)]
+    history = answering.turns(conversations.load(store, conversation))
     try:
-        for part in answering.stream(
-            context.index, question, answering.turns(history), lang, context.home.settings()
-        ):
+        for part in answering.stream(context.index, question, history, None, context.home.settings()):
             if isinstance(part, Answer):
                 conversations.append(store, conversation, question, part)
                 html = render.answer(part, len(chat), t)
@@ -154,5 +152,5 @@ def plan_beside(context: Context, lang: str, t: Translate, text: str) -> tuple[A
     situation = recommend.situation_from_text(text)
     if situation.task is None and situation.rows is None and situation.knowledge_update is None:
         return nothing
-    plan = recommend.from_inputs({}, text=text, hardware=context.hardware, lang=lang)
+    plan = recommend.recommend(recommend.situation({"goal": text}), context.hardware, lang=lang)
     return text, plan, render.plan_card(plan, t), gr.Button(visible=True)

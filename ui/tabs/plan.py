@@ -137,9 +137,9 @@ def advice(context: Context, lang: str, goal: str, data: Path | None, base_model
         from trainer.data import profile as measure
 
         profile = measure(data)
-    return recommend.from_inputs(
-        given, text=goal, profile=profile, hardware=context.hardware, lang=lang
-    ), profile
+    if goal.strip():
+        given["goal"] = goal
+    return recommend.recommend(recommend.situation(given), context.hardware, profile, lang), profile
 
 
 def run_of(plan: Any, goal: str, data: Path | None, test_path: str) -> dict[str, Any] | None:

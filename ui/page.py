@@ -1,0 +1,90 @@
+"""The page: one Gradio app per language, mounted in a FastAPI parent that guards both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse
+
+from ui import i18n
+from ui.context import Context
+from ui.guard import LOOPBACK, Guard
+from ui.home import Home
+from ui.tabs import ask, plan, runs, test
+
+TABS = ("ask", "plan", "runs", "test")
+HEAD = """<script>
+document.addEventListener('click', (event) => {
+  const cite = event.target.closest('a.cite');
+  if (cite) {
+    const passage = document.getElementById(cite.getAttribute('href').slice(1));
+    if (passage) { event.preventDefault(); passage.open = true; passage.scrollIntoView({behavior: 'smooth', block: 'nearest'}); }
+  }
+  const language = event.target.closest('a[data-lang]');
+  if (language) { event.preventDefault(); document.cookie = 'lang=' + language.dataset.lang + ';path=/;samesite=strict;max-age=31536000';
+    location.href = '/' + language.dataset.lang + '/' + location.search; }
+});
+</script>"""
+
+
+def blocks(context: Context, lang: str) -> gr.Blocks:
+    """The page in one language."""
+    t = i18n.translator(lang)
+    with gr.Blocks(title=t("title"), analytics_enabled=False) as demo:
+        gr.HTML(masthead(lang, t))
+        with gr.Tabs(selected="ask") as tabs:
+            pages = {}
+            for name, module in zip(TABS, (ask, plan, runs, test), strict=True):
+                with gr.Tab(t("tab." + name), id=name) as tab:
+                    pages[name] = module.build(context, lang, t)
+                remember = f"() => {{ const url = new URL(location); url.searchParams.set('tab', '{name}'); history.replaceState(null, '', url); }}"
+                tab.select(None, js=remember)
+        ask.connect(context, lang, t, pages["ask"], pages["plan"], tabs)
+        plan.connect(context, lang, t, pages["plan"], pages["runs"], tabs)
+        runs.connect(context, lang, t, pages["runs"], pages["test"], tabs)
+        test.connect(context, lang, t, pages["test"])
+
+        def restore(request: gr.Request):
+            wanted = request.query_params.get("tab", "ask")
+            return gr.Tabs(selected=wanted if wanted in TABS else "ask")
+
+        demo.load(restore, None, tabs, show_progress="hidden")
+    return demo
+
+
+def masthead(lang: str, t: i18n.Translate) -> str:
+    names = {"zh-TW": "繁體中文", "en": "English"}
+    links = "".join(
+        f'<a href="/{code}/" data-lang="{code}"{" aria-current=page" if code == lang else ""}>{names[code]}</a>'
+        for code in i18n.LANGS
+    )
+    return f'<div class="masthead"><h1>{t("title")}</h1><span>{t("tagline")}</span><nav>{links}</nav></div>'
+
+
+def build(where: Home, hosts: set[str] = LOOPBACK, password: str | None = None) -> FastAPI:
+    """The FastAPI app with both languages mounted, and the thread that keeps the job queue moving."""
+    context = Context(where)
+    app = FastAPI(title="Tunesmith", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/")
+    def front(request: Request) -> RedirectResponse:
+        lang = request.cookies.get("lang")
+        lang = lang if lang in i18n.LANGS else i18n.choose(request.headers.get("accept-language"))
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"/{lang}/{query}", status_code=307)
+
+    font = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700))
+    theme = gr.themes.Base(
+        primary_hue="teal", neutral_hue="slate", font=[font, "sans-serif"], font_mono=["Menlo", "monospace"]
+    )
+    for lang in i18n.LANGS:
+        gr.mount_gradio_app(
+            app, blocks(context, lang), f"/{lang}", theme=theme, css_paths=Path(__file__).parent / "theme.css", head=HEAD,
+            run_history=False, footer_links=[], ssr_mode=False, max_file_size="2gb", show_error=False,
+        )  # fmt: skip
+    app.add_middleware(Guard, hosts=hosts, password=password)
+    app.state.context = context
+    context.keep_queue_moving()
+    return app
