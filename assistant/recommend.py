@@ -1,0 +1,207 @@
+"""Situation → decision, run and, for every field of it, a reason with its source.
+
+Rules (kb/facts/rules.yaml) give every value; here is only the order in which they are asked. The command
+`tunesmith recommend` and the tabs Ask and Plan stand on this. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from assistant import basemodel
+from assistant.facts import complete, facts_of, rows_for
+from assistant.rules import Choice, citation, decide, evaluate, matching
+from assistant.situation import situation, situation_from_profile, situation_from_text
+from assistant.types import Reason, Recommendation, Situation
+from kb.facts import Rule
+from trainer.config import RunConfig
+from trainer.estimate import estimate
+from trainer.hardware import GpuInfo, Hardware
+
+__all__ = [
+    "from_inputs",
+    "recommend",
+    "situation",
+    "situation_from_profile",
+    "situation_from_text",
+    "to_json",
+]
+
+ASSUMED_MACHINE = ("gpus", "gpu_vram_gb", "bf16", "ram_gb", "headroom")
+ASSUMED_DATA = ("train_rows", "avg_tokens", "avg_completion_tokens")
+WANTED = ("families", "kinds", "target_b")
+# RunConfig's fields in the order in which one depends on another. A field that no rule speaks of is left out.
+BEFORE_STEPS = (
+    "base_model", "starter_hidden_size", "starter_layers", "starter_vocab_size", "peft", "precision", "optim", "r",
+    "lora_alpha", "target_modules", "lora_dropout", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
+    "max_grad_norm", "epochs", "max_steps", "max_length", "effective_batch", "batch_size", "gradient_accumulation",
+    "gradient_checkpointing", "loss_on", "packing", "beta", "simpo_gamma", "eval_fraction", "test_fraction",
+)  # fmt: skip
+AFTER_STEPS = (
+    "eval_steps", "save_steps", "save_total_limit", "logging_steps", "early_stopping_patience", "seed",
+    "max_new_tokens", "instruction", "task", "train_file",
+)  # fmt: skip
+
+
+def recommend(
+    situation: Situation, hardware: Hardware | None = None, profile: Any = None, lang: str = "en"
+) -> Recommendation:
+    """A decision and, where it is to train, a run, each value with its reason in `lang` ("en" or "zh-TW").
+
+    `hardware` counts where the situation says nothing of GPUs; without either, the rules assume one. `profile`
+    is trainer.data.profile() of the data file. Never raises for a valid situation.
+    """
+    facts = facts_of(complete(situation, profile), hardware, profile)
+    reasons: dict[str, Reason] = {}
+    for name in ASSUMED_MACHINE:
+        _assume(name, facts)
+    _settle("decision", facts, reasons, lang)
+    facts["trains"] = "finetune" in facts["decision"]
+    facts["usable_gb"] = facts["headroom"] * (
+        facts["ram_gb"] if facts["where"] == "cpu" else facts["gpu_vram_gb"]
+    )
+    if not facts["trains"]:
+        return _recommendation(facts, reasons, None, lang)
+    _settle("method", facts, reasons, lang)
+    facts["train_rows"] = rows_for(facts["method"], facts)
+    for name in (*ASSUMED_DATA, *WANTED):
+        _assume(name, facts)
+    facts["completion_tokens"] = facts["train_rows"] * facts["avg_completion_tokens"]
+    chosen, planned = basemodel.choose(facts)
+    facts |= planned
+    facts |= _others(facts, chosen)
+    for name in BEFORE_STEPS:
+        _settle(name, facts, reasons, lang)
+    facts["steps"] = _steps(facts)
+    for name in (*AFTER_STEPS, "memory_gb", "model_b"):
+        _settle(name, facts, reasons, lang)
+    return _recommendation(facts, reasons, chosen.shape, lang)
+
+
+def from_inputs(
+    given: dict[str, Any], text: str | None = None, data: Path | None = None, lang: str = "en"
+) -> Recommendation:
+    """What the command line does: keys, a sentence and a data file together, on this machine.
+
+    Raises UserError for an unknown key, a bad value, or a data file that cannot be read.
+    """
+    from trainer.data import profile
+    from trainer.hardware import probe
+
+    values = {"goal": text, **given} if text else given
+    return recommend(situation(values), probe(), profile(data) if data else None, lang)
+
+
+def to_json(recommendation: Recommendation) -> dict[str, Any]:
+    """The shape that other programs read (DESIGN.md): what does not apply is null."""
+    run = recommendation.run or {}
+    reasons = {name: {"value": r.value, "rule": r.rule, "because": r.because, "citation": r.citation, "overruled": r.overruled}
+               for name, r in recommendation.reasons.items()}  # fmt: skip
+    return {
+        "decision": recommendation.decision,
+        **{name: run.get(name) for name in ("method", "peft", "base_model")},
+        "model_b": recommendation.model_b,
+        **{name: run.get(name) for name in ("learning_rate", "r", "epochs")},
+        "memory_gb": recommendation.memory_gb,
+        "run": recommendation.run,
+        "reasons": reasons,
+        "estimate": recommendation.estimate,
+        "warnings": recommendation.warnings,
+        "alternatives": recommendation.alternatives,
+    }
+
+
+def _assume(name: str, facts: dict[str, Any]) -> None:
+    """Fill a fact that nobody gave; `assumed_…` lets a rule warn of it."""
+    if facts.get(name) is None and (choice := decide(name, facts)):
+        facts[name] = choice.value
+        facts[f"assumed_{name}"] = True
+
+
+def _settle(name: str, facts: dict[str, Any], reasons: dict[str, Reason], lang: str) -> None:
+    choice = decide(name, facts)
+    if choice is None:
+        return
+    value = choice.value.format_map(facts) if isinstance(choice.value, str) else choice.value
+    if name != "task":  # RunConfig's `task` is the run's name; the fact stays the kind of task
+        facts[name] = value
+    reasons[name] = Reason(
+        field=name,
+        value=value,
+        rule=choice.rule.id,
+        because=choice.rule.because.get(lang).format_map(facts),
+        citation=citation(choice.rule),
+        overruled=[
+            {"rule": rule.id, "value": other, "because": rule.because.get(lang).format_map(facts)}
+            for rule, other in choice.overruled
+        ],
+    )
+    facts |= _advised_range(name, choice)
+
+
+def _advised_range(name: str, choice: Choice) -> dict[str, Any]:
+    """Facts r_low, r_high, r_advised for a value of the person's own: what the best losing rule admits."""
+    if not choice.rule.id.endswith("-yours") or not choice.overruled:
+        return {}
+    rule, value = choice.overruled[0]
+    low, high = rule.range.get(name, (value, value))
+    return {f"{name}_low": low, f"{name}_high": high, f"{name}_advised": value}
+
+
+def _others(facts: dict[str, Any], chosen: basemodel.Candidate) -> dict[str, Any]:
+    """Facts of the neighbours in size that fit too, for alternatives."""
+    if facts["base_model"] == "starter":
+        return {}
+    larger, smaller = basemodel.others(facts, chosen)
+    found: dict[str, Any] = {}
+    for side, other in (("larger", larger), ("smaller", smaller)):
+        if other:
+            found |= {f"{side}_{name}": other[name] for name in ("model_hub", "model_b", "peft", "memory_gb")}
+    return found
+
+
+def _steps(facts: dict[str, Any]) -> int:
+    rows = facts["train_rows"] * (1 - facts["eval_fraction"] - facts["test_fraction"])
+    return max(1, math.ceil(rows * facts["epochs"] / facts["effective_batch"]))
+
+
+def _recommendation(
+    facts: dict[str, Any], reasons: dict[str, Reason], shape: Any, lang: str
+) -> Recommendation:
+    run = guess = None
+    if facts["trains"]:
+        run = {name: reasons[name].value for name in RunConfig.model_fields if name in reasons}
+        guess = asdict(
+            estimate(RunConfig(**run), shape, None, _planned_machine(facts), facts["train_rows"], lang)
+        )
+        facts["memory_high_gb"] = guess["high_gb"]
+        facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None
+    return Recommendation(
+        decision=facts["decision"],
+        run=run,
+        reasons=reasons,
+        estimate=guess,
+        warnings=[_sentence(rule, facts, lang) for rule in matching("warning", facts)],
+        alternatives=[_alternative(rule, facts, lang) for rule in matching("alternative", facts)],
+        model_b=facts["model_b"],
+        memory_gb=facts["memory_gb"],
+    )
+
+
+def _planned_machine(facts: dict[str, Any]) -> Hardware:
+    if facts["where"] == "cpu":
+        return Hardware([], cpu_cores=facts["cpu_cores"] or 1, ram_gb=facts["ram_gb"])
+    memory = facts["gpu_vram_gb"]
+    return Hardware([GpuInfo(facts["gpu_name"] or "", memory, memory, facts["bf16"])])
+
+
+def _sentence(rule: Rule, facts: dict[str, Any], lang: str) -> str:
+    return rule.because.get(lang).format_map(facts)
+
+
+def _alternative(rule: Rule, facts: dict[str, Any], lang: str) -> dict[str, Any]:
+    change = {name: evaluate(value, facts) for name, value in rule.set["alternative"].items()}
+    return {**change, "because": _sentence(rule, facts, lang), "rule": rule.id, "citation": citation(rule)}

@@ -1,0 +1,303 @@
+"""A person's words, a JSON object or a measured data file → Situation, what the advice starts from.
+
+Patterns in Traditional and Simplified Chinese and English; a model is not needed. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+from assistant.types import Situation
+from trainer.config import UserError
+from trainer.hardware import gpu_row
+
+DIGITS = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "兩": 2, "两": 2}
+POWERS = {"十": 10, "百": 100, "千": 1000}
+MYRIADS = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8}
+WORDS = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+    "a": 1, "a few": 3, "several": 5, "a couple of": 2, "dozens of": 50,
+}  # fmt: skip
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "k": 1000, "m": 10**6}
+_WORD = "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True))
+NUMBER = (
+    r"(?:\d[\d,]*(?:\.\d+)?\s*(?:[kKmM](?![A-Za-z])|[百千萬万億亿]+|(?:hundred|thousand|million)\b)?"
+    r"|[零〇一二兩两三四五六七八九十百千萬万億亿]+"
+    rf"|\b(?:{_WORD})\s+(?:hundred|thousand|million)\b"
+    rf"|\b(?:{_WORD})\b)"
+)
+ABOUT = r"\s*(?:多|幾|几|餘|余|來|来|\+)?\s*"
+
+# What a number counts, by the words after it. First match of a line wins, so the special ones stand first.
+COUNTS: list[tuple[str, str]] = [
+    ("preference_pairs", r"(?:組|组|對|对|筆|条|條|個|个)?\s*(?:人工)?(?:的)?\s*(?:偏好|chosen\s*/\s*rejected|比較|比较|好壞對比|较好和较差)"),
+    ("preference_pairs", r"(?:human\s+|labell?ed\s+)?(?:preference|comparison|chosen[/ -]+(?:and\s+)?rejected|ranked)\s*(?:answer\s+)?(?:pairs?|comparisons?|data|examples)?"),
+    ("preference_pairs", r"pairs\s+of\s+(?:\w+\s+)?(?:chosen|preferred|good|better)"),
+    ("thumbs_down", r"(?:個|个|筆|条|條|次|則)?\s*(?:倒讚|倒赞|踩|負評按鈕|差評回饋|點踩|点踩|不喜歡)"),
+    ("thumbs_down", r"(?:thumbs?[- ]?downs?|dislikes?|downvotes?)"),
+    ("thumbs_up", r"(?:個|个|筆|条|條|次|則)?\s*(?:按讚|點讚|点赞|讚|赞|喜歡)"),
+    ("thumbs_up", r"(?:thumbs?[- ]?ups?|likes|upvotes?)"),
+    ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?題)"),
+    ("verifier_prompts", r"(?:\w+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:\w+\s+){0,4}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
+    ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|网页|網頁))"),
+    ("docs", r"(?:[\w-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki)\b"),
+    ("rows", r"(?:筆|条|條|則|则|句|列|行|封|個樣本|个样本|個例子|个例子|個範例|個問答|组问答|組問答|個問題|筆資料|篇|組|组|段|通|輪|对话|對話|樣本|样本)"),
+    ("rows", r"(?:[\w'/-]+\s+){0,5}?(?:rows?|examples?|samples?|records?|reviews?|sentences?|tweets?|emails?|messages?|comments?|tickets?|conversations?|dialog(?:ue)?s?|instructions?|q&a|qa|question[- ]answer|questions?|utterances?|translations?|pairs|texts?|transcripts?|summaries|labels?|abstracts?|posts?|articles|notes|traces?|solutions?|functions?|snippets?)\b"),
+]  # fmt: skip
+TASKS: list[tuple[str, str]] = [
+    ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),
+    ("tool-use", r"tool[- ]?(?:use|call)|function[- ]call|工具(?:呼叫|調用|调用|使用)|函(?:式|数|數)(?:呼叫|调用)|\bagent\b"),
+    ("translation", r"翻譯|翻译|translat"),
+    ("summarization", r"摘要|總結|总结|summar[iy]"),
+    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息)|categor|moderation"),
+    ("extraction", r"抽取|擷取|提取|萃取|extract|結構化|结构化|structured output"),
+    ("code", r"程式碼|代碼|代码|寫程式|写程序|編程|编程|\bcod(?:e|ing)\b|\bSQL\b|programming"),
+    ("reasoning", r"推理|reasoning|\bmath|數學|数学|解題|解题"),
+    ("style", r"風格|风格|語氣|语气|口吻|文風|文风|\bstyle\b|\btone\b|persona|brand voice|角色扮演|roleplay"),
+    ("preference", r"偏好|對齊|对齐|preference|\balign"),
+    ("chat", r"客服|聊天|對話|对话|chat|customer (?:service|support)|support bot|conversation|dialog|助理|助手|assistant"),
+    ("domain-knowledge", r"領域知識|领域知识|專業知識|专业知识|知識庫|知识库|公司(?:內部)?(?:知識|文件|規章)|法規|法规|手冊|手册|knowledge|問答|问答|\bQ&?A\b|question answering|\bpolic(?:y|ies)\b"),
+    ("generation", r"生成|寫作|写作|文案|撰寫|撰写|generat|\bwrit(?:e|ing)\b|copywriting|story|小說|小说"),
+]  # fmt: skip
+LANGUAGES: list[tuple[str, str]] = [
+    ("zh-TW", r"繁體|繁体|正體|台灣|臺灣|traditional chinese|taiwan"),
+    ("zh-CN", r"簡體|简体|simplified chinese|mandarin"),
+    ("zh", r"中文|華語|华语|漢語|汉语|chinese"),
+    ("yue", r"粵語|粤语|cantonese"),
+    ("en", r"英文|英語|英语|english"),
+    ("ja", r"日文|日語|日语|japanese"),
+    ("ko", r"韓文|韓語|韩语|韩文|korean"),
+    ("de", r"德文|德語|德语|german"),
+    ("fr", r"法文|法語|法语|french"),
+    ("es", r"西班牙|spanish"),
+    ("th", r"泰文|泰語|泰语|\bthai\b"),
+    ("vi", r"越南|vietnamese"),
+    ("id", r"印尼|indonesian"),
+    ("pt", r"葡萄牙|portuguese"),
+]
+NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+)?gpus?\b|without\s+(?:a\s+|any\s+)?gpu|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
+SENSITIVE = r"敏感|機密|机密|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
+DAILY = r"每天|每日|天天|隨時|随时|即時|实时|daily|every day|each day|hourly|real[- ]?time"
+WEEKLY = r"每週|每周|每星期|每月|每個月|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
+CHANGES = r"更新|變|变|改|異動|新增|updat|chang|new\b|revis|refresh|stale"
+STATIC = r"不會變|不会变|不變|不变|固定不|很少(?:更新|變|变)|static|never chang|does not change|doesn't change|rarely chang"
+COT = r"推理過程|推理过程|思考過程|思考过程|思維鏈|思维链|思考鏈|解題步驟|解题步骤|chain[- ]of[- ]thought|\bCoT\b|reasoning trace|step[- ]by[- ]step (?:solution|answer)"
+SFT_DONE = r"(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed"
+MODEL = r"\b((?:[\w.-]+/)?(?:Qwen|QwQ|Llama|Gemma|Mistral|Mixtral|Ministral|DeepSeek|Phi|gpt-oss|SmolLM|Yi|GLM|ChatGLM|Baichuan|InternLM|Falcon|OLMo|TAIDE|Breeze)[\w.]*(?:[- ](?!\d+\s?GB)[\w.]*\d[\w.]*)*(?:-(?:Instruct|Chat|Base|Thinking|it|mini|Distill)[\w.-]*)*)"
+MODEL_SIZE = r"(\d+(?:\.\d+)?)\s?[Bb](?![A-Za-z])"
+
+
+def situation(values: dict[str, Any]) -> Situation:
+    """A Situation from a JSON object (`lang` beside the keys is allowed). Raises UserError that names a bad key."""
+    if not isinstance(values, dict):
+        raise UserError(f"situation: expected an object of keys and values, found {type(values).__name__}")
+    try:
+        return Situation.model_validate({key: value for key, value in values.items() if key != "lang"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Situation.model_fields)
+            raise UserError(f"situation: unknown key {name!r}; the keys are: {known}") from None
+        raise UserError(f"situation: {name} = {str(first.get('input'))[:60]!r}: {first['msg']}") from None
+
+
+def situation_from_text(question: str) -> Situation:
+    """What a question says of the task, the data and the machine; what it does not say stays None."""
+    text = question.replace("，", "，").strip()
+    found: dict[str, Any] = _counts(text)
+    found["task"] = next((name for name, pattern in TASKS if _has(pattern, text)), None)
+    found["language"] = _language(text)
+    found |= _machine(text)
+    found |= _model(text)
+    if _has(rf"(?:{DAILY}).{{0,24}}(?:{CHANGES})|(?:{CHANGES}).{{0,16}}(?:{DAILY})", text):
+        found["knowledge_update"] = "daily"
+    elif _has(rf"(?:{WEEKLY}).{{0,24}}(?:{CHANGES})|(?:{CHANGES}).{{0,16}}(?:{WEEKLY})", text):
+        found["knowledge_update"] = "weekly"
+    elif _has(STATIC, text):
+        found["knowledge_update"] = "static"
+    for key, pattern in (("sensitive", SENSITIVE), ("has_cot", COT), ("sft_done", SFT_DONE)):
+        if _has(pattern, text):
+            found[key] = True
+    if match := re.search(
+        rf"(?:平均|每[筆条條則]|average|about|around|~)[^，。,.]{{0,12}}?({NUMBER})\s*(?:個|个)?\s*tokens?",
+        text,
+        re.I,
+    ):
+        found["avg_tokens"] = number(match[1])
+    found["class_ratio"] = _class_ratio(text)
+    found["goal"] = question
+    return Situation(**{key: value for key, value in found.items() if value is not None})
+
+
+def situation_from_profile(profile: Any) -> Situation:
+    """What a measured data file says (trainer.data.profile): rows or pairs, labels, language, lengths, task."""
+    pairs = profile.preference_pairs or None
+    up, down = profile.thumbs_up or None, profile.thumbs_down or None
+    labels = [count for count in (profile.labels or {}).values() if count]
+    lengths, completions = profile.tokens, profile.completion_tokens
+    values = {
+        "task": profile.task,
+        "language": profile.language,
+        "rows": None if pairs or up or down else profile.rows,
+        "preference_pairs": pairs,
+        "thumbs_up": up,
+        "thumbs_down": down,
+        "avg_tokens": float(lengths.p50) if lengths and lengths.p50 else None,
+        "avg_completion_tokens": float(completions.p50) if completions and completions.p50 else None,
+        "class_ratio": max(labels) / min(labels) if len(labels) > 1 else None,
+    }
+    return situation({key: value for key, value in values.items() if value is not None})
+
+
+def number(text: str) -> float | None:
+    """The value of 「九千」, 「1.2萬」, "9k", "5,000" or "two thousand"; None where there is none."""
+    text = text.strip().lower().replace(",", "")
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+|[百千萬万億亿]*)", text):
+        scale = 1
+        for char in match[2] if match[2] not in SCALES else "":
+            scale *= (POWERS | MYRIADS).get(char, 1)
+        return float(match[1]) * SCALES.get(match[2], scale)
+    if text in WORDS:
+        return WORDS[text]
+    parts = text.rsplit(None, 1)
+    if len(parts) == 2 and parts[0] in WORDS and parts[1] in SCALES:
+        return WORDS[parts[0]] * SCALES[parts[1]]
+    return _chinese_number(text)
+
+
+def _chinese_number(text: str) -> float | None:
+    if not text or any(char not in DIGITS and char not in POWERS and char not in MYRIADS for char in text):
+        return None
+    total, section, digit, last = 0, 0, None, 1
+    for char in text:
+        if char in DIGITS:
+            digit = DIGITS[char]
+        elif char in POWERS:
+            last = POWERS[char]
+            section += (1 if digit is None else digit) * last
+            digit = None
+        else:
+            last = MYRIADS[char]
+            total = (total + section + (digit or 0) or 1) * last
+            section, digit = 0, None
+    # 「一萬二」 is 12,000 and 「三千五」 3,500: a last lone digit counts in tenths of the unit before it
+    tail = 0 if digit is None else digit * (last // 10 if last > 10 and "零" not in text else 1)
+    return float(total + section + tail)
+
+
+def _counts(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    taken: list[tuple[int, int]] = []
+    for key, words in COUNTS:
+        for match in re.finditer(rf"({NUMBER}){ABOUT}{words}", text, re.I):
+            value = number(match[1])
+            span = match.span(1)
+            if value is None or key in found or any(a < span[1] and span[0] < b for a, b in taken):
+                continue
+            if re.match(r"\s*(?:GB|GiB|G\b|B\b|epochs?|tokens?|GPU)", text[match.end(1) :], re.I):
+                continue
+            found[key] = int(value)
+            taken.append(match.span())
+    return found
+
+
+def _language(text: str) -> str | None:
+    named = [code for code, pattern in LANGUAGES if _has(pattern, text)]
+    if named and named[0].startswith("zh-") and "zh" in named:
+        named.remove("zh")
+    if _has(r"中英|雙語|双语|bilingual|multilingual|多語|多语", text) or len(named) > 1:
+        return "mixed"
+    if named:
+        return named[0]
+    return "zh" if len(re.findall(r"[\u4e00-\u9fff]", text)) >= 8 else None
+
+
+def _machine(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if _has(NO_GPU, text):
+        return {"gpus": 0}
+    row, spelled = _gpu_in(text)
+    if row is not None:
+        found |= {"gpu_name": spelled, "gpus": 1}
+    card = (
+        rf"(?:RTX|GTX|NVIDIA|GeForce|Tesla|{re.escape(spelled) if spelled else 'GPU'}|GPUs?|顯卡|显卡|顯示卡)"
+    )
+    counted = re.search(
+        rf"({NUMBER})\s*(?:張|张|片|塊|块|顆|颗|x|×|\*)?\s*{card}|({NUMBER})\s*(?:張|张|塊|块)", text, re.I
+    )
+    if counted and (count := number(counted[1] or counted[2])) and count <= 64:
+        found["gpus"] = int(count)
+    elif (
+        _has(rf"(?:單|单)\s*(?:張|张|卡|片|塊|块)?|single\s+{card}", text)
+        and "gpus" not in found
+        and _has("GPU|顯卡|显卡|卡", text)
+    ):
+        found["gpus"] = 1
+    elif match := re.search(rf"\b(dual|two|four|eight)\s+(?:\w+\s+)?{card}", text, re.I):
+        found["gpus"] = {"dual": 2, "two": 2, "four": 4, "eight": 8}[match[1].lower()]
+    if (memory := _gpu_memory(text)) is not None:
+        found["gpu_vram_gb"] = memory
+        found.setdefault("gpus", 1)
+    return found
+
+
+def _gpu_in(text: str) -> tuple[Any, str | None]:
+    """The first GPU of gpus.yaml that the text names, with its spelling."""
+    pattern = (
+        r"(?:RTX|GTX)?\s?A?\d{4}\s?(?:Ti|Super|Ada)?|\b[ABHLTV]\d{1,3}0?S?\b(?:\s?-?\d{2}\s?GB)?|MI300X?"
+    )
+    for match in re.finditer(pattern, text, re.I):
+        if (row := gpu_row(match[0])) is not None:
+            return row, match[0].strip()
+    return None, None
+
+
+def _gpu_memory(text: str) -> float | None:
+    for match in re.finditer(r"(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)(?![A-Za-z])", text, re.I):
+        after, before = text[match.end() : match.end() + 14], text[max(0, match.start() - 14) : match.start()]
+        of_card = _has(r"VRAM|顯存|显存|顯示記憶體|GPU|顯卡|显卡|顯示卡|card|RTX|卡", before + after)
+        if not of_card and _has(
+            r"^\s*(?:of\s+)?(?:system\s+)?(?:RAM|主記憶體|記憶體|内存|disk|硬碟|硬盘|資料|数据|data|text|corpus|檔)",
+            after,
+        ):
+            continue
+        if not of_card and _has(r"(?:RAM|主記憶體|系統記憶體|内存)\s*$", before):
+            continue
+        return float(match[1])
+    return None
+
+
+def _model(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if _has(r"起步模型|starter model|base_model[=: ]+starter", text):
+        found["base_model"] = "starter"
+    elif match := re.search(MODEL, text, re.I):
+        found["wanted_model"] = match[1].strip()
+    if (match := re.search(MODEL_SIZE, found.get("wanted_model", text))) and float(match[1]) > 0:
+        found["wanted_model_b"] = float(match[1])
+    if match := re.search(r"(?:\brank|秩|\br)\s*(?:of|為|为|設為|设为|是|=|＝|:)?\s*(\d{1,4})\b", text, re.I):
+        found["wanted_r"] = int(match[1])
+    return found
+
+
+def _class_ratio(text: str) -> float | None:
+    near = r"不平衡|不均|imbalanc|skew|ratio|比例"
+    if match := re.search(
+        rf"(?:{near}).{{0,20}}?(\d+)\s*[:：比]\s*(\d+)|(\d+)\s*[:：比]\s*(\d+).{{0,20}}?(?:{near})",
+        text,
+        re.I,
+    ):
+        a, b = (float(part) for part in match.groups() if part)
+        return max(a, b) / min(a, b) if min(a, b) else None
+    match = re.search(r"(\d{2}(?:\.\d+)?)\s*[%％]\s*(?:都|are|is|of|是|屬|属|為|为)", text, re.I)
+    share = float(match[1]) / 100 if match else 0
+    return share / (1 - share) if 0.6 <= share < 1 else None
+
+
+def _has(pattern: str, text: str) -> bool:
+    return re.search(pattern, text, re.I) is not None

@@ -1,0 +1,295 @@
+"""How much memory and time a run will take, before it runs: every term shown, with an interval.
+
+Between a RunConfig and the worker: the advice chooses model, adapters and batch by it, the screen shows it.
+Arithmetic only, no torch; `python tests/bench/estimate.py` sets it beside published measurements.
+Memory is in GiB, as the box of a card says "GB".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kb.facts import by_id
+from trainer.config import STARTER, RunConfig
+from trainer.hardware import GpuInfo, Hardware, gpu_row
+
+GIB = 2**30
+# Bytes a parameter (FACTS of kb: methods/qlora#memory). NF4 blocks of 64 with double quantization take 4.127 bits.
+BF16, FP32, NF4 = 2.0, 4.0, 0.516
+TILE_TOKENS, TILE_VOCAB = 4096, 32768  # TRL 1.16, trl/kernels/chunked_logprob.py: tile of the fused head
+# Share by which the published points scatter about the prediction: 9 of 10 lie inside (tests/bench/estimate.py).
+BELOW, ABOVE = 0.12, 0.15
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that memory follows. A ModelCard has the same names and serves as well; `params_b` in billions."""
+
+    params_b: float
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    tied: bool = True
+    experts: int = 0
+    expert_ffn: int = 0
+    active_b: float | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the software keeps in memory. The defaults are TRL 1.16 as Tunesmith's worker calls it, on CUDA."""
+
+    weight_bytes: float = BF16  # a weight that is not quantized
+    quant_bytes: float = NF4  # a quantized linear weight
+    compute_bytes: float = BF16  # an activation
+    hidden_bytes: float = BF16  # a stored block input; 4 after prepare_model_for_kbit_training
+    full_bytes: float = 16.0  # a weight trained in full: fp32 weight, gradient and two Adam moments
+    lora_bytes: float = 16.0  # an adapter weight with gradient and Adam moments, on a bf16 base
+    qlora_bytes: float = 8.0  # the same on a 4-bit base: TRL casts the adapters to bf16
+    fused_head: bool = True  # False: whole logits are built, `logit_copies` fp32 copies of them
+    logit_copies: float = 2.5
+    tile_copies: float = 1.0  # Triton works in place; torch on a CPU makes fp32 copies of a tile
+    runtime_gb: float = 1.0  # CUDA context, kernels, libraries
+    fragmentation: float = 0.05  # reserved over allocated
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory by term in GiB with its interval; `fits` and `seconds` are None where the device is unknown.
+
+    `advice` holds the smallest changes that would make it fit, the least harmful first.
+    """
+
+    terms: dict[str, float]
+    total_gb: float
+    low_gb: float
+    high_gb: float
+    fits: bool | None = None
+    seconds: float | None = None
+    advice: list[str] = field(default_factory=list)
+
+
+def estimate(
+    config: RunConfig,
+    card: Any,
+    tokens: Any = None,
+    hardware: Hardware | None = None,
+    rows: int | None = None,
+    lang: str = "en",
+) -> Estimate:
+    """Memory and time of a run before it starts.
+
+    `card` is a ModelCard or Shape, None for the starter model; `tokens` are measured Lengths (p50, p95, max) of
+    the rows, without which every row counts as `max_length`; `rows` are the training rows, for the time.
+    """
+    shape = card or starter_shape(
+        config.starter_hidden_size, config.starter_layers, config.starter_vocab_size
+    )
+    gpu = hardware.gpus[0] if hardware and hardware.gpus and config.device != "cpu" else None
+    on_cpu = config.device == "cpu" or (hardware is not None and not hardware.gpus)
+    stack = stack_of(config, on_cpu, gpu.bf16 if gpu else True)
+    terms = run_terms(config, shape, tokens, stack)
+    total = sum(terms.values())
+    limit = gpu.memory_gb if gpu else hardware.ram_gb if hardware and on_cpu else None
+    usable = None if limit is None else limit * setting("headroom")
+    fits = None if usable is None else total <= usable
+    return Estimate(
+        terms={name: round(size, 3) for name, size in terms.items()},
+        total_gb=round(total, 2),
+        low_gb=round(total * (1 - BELOW), 2),
+        high_gb=round(total * (1 + ABOVE), 2),
+        fits=fits,
+        seconds=seconds(
+            config, shape, tokens, rows, gpu, hardware.cpu_cores if hardware and on_cpu else None
+        ),
+        advice=changes_that_fit(config, shape, tokens, stack, usable, lang) if fits is False else [],
+    )
+
+
+def run_terms(config: RunConfig, shape: Any, tokens: Any, stack: Stack) -> dict[str, float]:
+    """`memory()` of a RunConfig: the longest batch, twice the tokens where chosen and rejected go together."""
+    longest = min(config.max_length, int(tokens.max)) if tokens is not None else config.max_length
+    return memory(
+        shape,
+        peft=config.peft,
+        r=config.r,
+        batch=config.batch_size,
+        length=longest,
+        checkpointing=config.gradient_checkpointing,
+        sequences=2 if config.method in ("dpo", "orpo", "simpo", "reward") else 1,
+        reference=config.method in ("dpo", "kto"),
+        eight_bit="8bit" in config.optim,
+        stack=stack,
+    )
+
+
+def stack_of(config: RunConfig, on_cpu: bool, bf16: bool) -> Stack:
+    """The software stack on a device: without bf16, and on a CPU, everything that is not quantized is fp32."""
+    if on_cpu:
+        return cpu_stack()
+    if config.precision == "fp32" or not bf16:
+        return Stack(FP32, hidden_bytes=FP32, compute_bytes=FP32)
+    return Stack()
+
+
+def cpu_stack() -> Stack:
+    """fp32 throughout, torch's copies of a head tile, and a Python process with torch and transformers loaded."""
+    return Stack(FP32, hidden_bytes=FP32, compute_bytes=FP32, qlora_bytes=16, tile_copies=4, runtime_gb=0.9)
+
+
+def starter_shape(hidden: int, layers: int, vocab: int) -> Shape:
+    """The sizes of the starter model (trainer/starter.py): MLP of three times the width, heads of 32, tied head."""
+    heads = max(1, hidden // 32)
+    params = vocab * hidden + layers * 13 * hidden * hidden
+    return Shape(params / 1e9, layers, hidden, heads, heads, hidden // heads, 3 * hidden, vocab)
+
+
+def seconds(
+    config: RunConfig, shape: Any, tokens: Any, rows: int | None, gpu: GpuInfo | None, cpu_cores: int | None
+) -> float | None:
+    """Training time: tokens x FLOP a token / the device's rate. None where rows or the device are not known.
+
+    A forward pass takes 2 FLOP a weight, the gradient of the activations 2, that of the weights 2 (left out
+    for frozen weights), recomputing 2 more. Evaluation and loading are not in it.
+    """
+    if not rows:
+        return None
+    mean = min(config.max_length, float(tokens.p50)) if tokens is not None else config.max_length
+    steps = config.max_steps * config.batch_size * config.gradient_accumulation
+    total = mean * (min(steps, rows * config.epochs) if config.max_steps > 0 else rows * config.epochs)
+    total *= 2 if config.method in ("dpo", "orpo", "simpo", "reward") else 1
+    if config.base_model == STARTER and gpu is None:
+        # Small matrices run far below a device's rate, so the starter model has its own measured figure.
+        return round(total * 6 * shape.params_b / setting("starter_gflops"))
+    flop = (6 if config.peft == "full" else 4) + (2 if config.gradient_checkpointing else 0)
+    weights = (shape.active_b or shape.params_b) * 1e9
+    if gpu is not None:
+        row = gpu_row(gpu.name, gpu.memory_gb)
+        rate = (row.bf16_tflops or 0) * 1e12 * setting("utilisation") if row else 0
+    else:
+        rate = (cpu_cores or 0) * setting("cpu_gflops_per_core") * 1e9
+    return round(total * flop * weights / rate) if rate else None
+
+
+def setting(name: str) -> float:
+    """A figure that only rules.yaml holds: the rule of the highest priority that sets it without a condition."""
+    rows = [rule for rule in by_id("rules").values() if name in rule.set and not rule.when]
+    return float(max(rows, key=lambda rule: rule.priority).set[name])
+
+
+def changes_that_fit(
+    config: RunConfig, shape: Any, tokens: Any, stack: Stack, usable: float, lang: str
+) -> list[str]:
+    """Each single change that would make the run fit `usable` GiB, the least harmful first."""
+    halves = max(1, config.batch_size // 2)
+    while (
+        halves > 1
+        and sum(run_terms(_with(config, batch_size=halves), shape, tokens, stack).values()) > usable
+    ):
+        halves //= 2
+    trials: list[tuple[dict[str, Any], str, str]] = [
+        ({"gradient_checkpointing": True}, "recompute activations (gradient_checkpointing)", "重算激活值（gradient_checkpointing）"),
+        ({"batch_size": halves}, f"batch_size {halves}, with more gradient_accumulation", f"batch_size 降為 {halves}，並提高 gradient_accumulation"),
+        ({"peft": "lora"}, "LoRA instead of full fine-tuning", "改用 LoRA，不做全參數微調"),
+        ({"peft": "qlora"}, "QLoRA (4-bit base)", "改用 QLoRA（4-bit 基礎模型）"),
+        ({"peft": "qlora", "batch_size": 1}, "QLoRA with batch_size 1", "QLoRA 並把 batch_size 設為 1"),
+    ]  # fmt: skip
+    advice = []
+    for change, english, chinese in trials:
+        if config.base_model == STARTER and change.get("peft") == "qlora":
+            continue
+        changed = _with(config, **change)
+        size = sum(run_terms(changed, shape, tokens, stack).values())
+        if changed != config and size <= usable:
+            advice.append(f"{english}: {size:.1f} GB" if lang == "en" else f"{chinese}：{size:.1f} GB")
+    return advice or ["a smaller base model" if lang == "en" else "改用較小的基礎模型"]
+
+
+def _with(config: RunConfig, **change: Any) -> RunConfig:
+    return config.model_copy(update=change)
+
+
+def linear_params(shape: Any) -> float:
+    """Weights of the attention and MLP matrices of all blocks, experts left out."""
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    mlp = 0 if shape.experts else 3 * shape.hidden * shape.ffn
+    return shape.layers * (2 * shape.hidden * q + 2 * shape.hidden * kv + mlp)
+
+
+def expert_params(shape: Any) -> float:
+    """Weights of a mixture's experts: bitsandbytes leaves these fused tensors in bf16 on transformers 5."""
+    return shape.layers * shape.experts * 3 * shape.hidden * shape.expert_ffn
+
+
+def adapter_params(shape: Any, r: int) -> float:
+    """Trainable weights of LoRA on all linear layers, experts included: r (in + out) for each matrix."""
+    h, q, kv = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    mlps, width = (shape.experts, shape.expert_ffn) if shape.experts else (1, shape.ffn)
+    return r * shape.layers * (2 * (h + q) + 2 * (h + kv) + 3 * mlps * (h + width))
+
+
+def memory(
+    shape: Any,
+    *,
+    peft: str,
+    r: int = 16,
+    batch: int = 1,
+    length: int = 1024,
+    checkpointing: bool = True,
+    sequences: int = 1,
+    reference: bool = False,
+    eight_bit: bool = False,
+    stack: Stack = Stack(),
+) -> dict[str, float]:
+    """Terms of the training peak in GiB. `length` tokens a row, `sequences` of them for each row (DPO: 2).
+
+    Sources: QLoRA (storage), ZeRO (optimizer), Korthikanti et al. 2022 and fitcheck-llm (activations),
+    TRL's fused head. `reference`: a second copy of the weights, which PEFT methods do not need.
+    """
+    tokens = batch * sequences * length
+    total = shape.params_b * 1e9
+    quantized = linear_params(shape) if peft == "qlora" else 0.0
+    weights = quantized * stack.quant_bytes + (total - quantized) * stack.weight_bytes
+    adam = 8 - 2.03 if eight_bit else 0.0  # 8-bit moments: 2.03 instead of 8 bytes
+    if peft == "full":
+        trained, state_bytes = total, stack.full_bytes - adam
+        held = 0.0  # the weights are in `full_bytes`
+    else:
+        trained, held = adapter_params(shape, r), weights
+        state_bytes = (stack.qlora_bytes if peft == "qlora" else stack.lora_bytes) - adam / 2
+    stored, recompute = activations(shape, tokens, checkpointing, stack)
+    terms = {
+        "weights": held,
+        "trained weights, gradients, optimizer": trained * state_bytes,
+        "reference model": weights if reference and peft == "full" else 0.0,
+        "stored activations": stored,
+        # The head runs after the forward pass, a layer's recompute in the backward one: never both at once.
+        "recompute or head": max(recompute, head(shape, tokens, peft == "full", stack)),
+    }
+    terms = {name: size / GIB for name, size in terms.items() if size}
+    terms["runtime and fragmentation"] = stack.runtime_gb + stack.fragmentation * sum(terms.values())
+    return terms
+
+
+def activations(shape: Any, tokens: float, checkpointing: bool, stack: Stack) -> tuple[float, float]:
+    """Bytes kept for the backward pass, and bytes of the one layer that is recomputed (fused attention)."""
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    ffn = shape.ffn if not shape.experts else shape.expert_ffn * 8
+    layer = stack.compute_bytes * tokens * (12 * shape.hidden + 3 * q + kv + 3 * ffn)
+    if checkpointing:
+        return stack.hidden_bytes * shape.layers * tokens * shape.hidden, layer
+    return layer * shape.layers, 0.0
+
+
+def head(shape: Any, tokens: float, trained: bool, stack: Stack) -> float:
+    """Bytes of the output head: TRL's tiles and its fp32 gradients, or whole logits where they are built."""
+    if not stack.fused_head:
+        return FP32 * tokens * shape.vocab * stack.logit_copies
+    tile = min(tokens, TILE_TOKENS) * min(shape.vocab, TILE_VOCAB) * stack.compute_bytes * stack.tile_copies
+    weight_gradient = FP32 * shape.vocab * shape.hidden if trained else 0.0
+    return tile + (FP32 + stack.compute_bytes) * tokens * shape.hidden + weight_gradient
