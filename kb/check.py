@@ -34,8 +34,21 @@ from kb.pages import (
 from kb.render import RenderError, block_text, blocks
 
 # What a rule may set beside fields of RunConfig and Situation: the decision, what is collected for the reader,
-# and values in between that assistant/recommend.py reads on its way to a RunConfig.
-DECISION_KEYS = {"decision", "warning", "alternative"}
+# and values in between that assistant/recommend.py and trainer/estimate.py read on their way to a RunConfig.
+DECISION_KEYS = {
+    *(
+        "decision",
+        "warning",
+        "alternative",
+        "families",
+        "kinds",
+        "target_b",
+        "headroom",
+        "batch_min",
+        "batch_target",
+    ),
+    *("utilisation", "cpu_gflops_per_core", "starter_gflops"),
+}
 DEFINITION = re.compile(r"^\[\^[\w.-]+\]:")
 ADDRESS = re.compile(r"https?://\S+|tests/\S+")  # the second: a measurement of our own, by its script
 
@@ -76,6 +89,7 @@ def check(root: Path | None = None, today: date | None = None) -> list[str]:
     tables = {name: _read_table(name, root, faults) for name in facts.TABLES}
     if not faults:
         for name, table in tables.items():
+            facts.remember(name, root / "facts", table.rows)
             faults += _row_faults(name, table, tables, latest)
         pages = _read_pages(root, faults)
         fields = _fields(root.parent / "trainer" / "config.py", "RunConfig")
@@ -101,8 +115,7 @@ def _read_table(name: str, root: Path, faults: list[str]) -> Table:
         return Table(file, empty, [])
     text = path.read_text(encoding="utf-8")
     try:
-        node = yaml.compose(text, Loader=facts.LOADER)
-        values = yaml.load(text, Loader=facts.LOADER)
+        node, values = facts.parse(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -166,6 +165,7 @@ TABLES: dict[str, type[Row]] = {
     "gpus": Gpu,
     "glossary": Term,
 }
+_LOADED: dict[tuple[str, Path], Mapping[str, Any]] = {}
 ID = {"sources": "key", "glossary": "en"}  # the field that names a row; elsewhere it is `id`
 
 
@@ -179,11 +179,22 @@ def table(name: str, directory: Path = FACTS_DIR) -> tuple[Any, ...]:
 
 def by_id(name: str, directory: Path = FACTS_DIR) -> Mapping[str, Any]:
     """Rows of a table by their id (sources by key, glossary by the English term); read-only."""
-    return _load(name, directory)
+    if (name, directory) not in _LOADED:
+        values = parse((directory / f"{name}.yaml").read_text(encoding="utf-8"))[1] or []
+        remember(name, directory, [TABLES[name].model_validate(value) for value in values])
+    return _LOADED[name, directory]
 
 
-@cache
-def _load(name: str, directory: Path) -> Mapping[str, Any]:
-    rows = yaml.load((directory / f"{name}.yaml").read_text(encoding="utf-8"), Loader=LOADER) or []
-    valid = [TABLES[name].model_validate(row) for row in rows]
-    return MappingProxyType({getattr(row, ID.get(name, "id")): row for row in valid})
+def remember(name: str, directory: Path, rows: list[Any]) -> None:
+    """Keep the rows of a table as read just now; `kb.check` does so too, hence never compares with old ones."""
+    _LOADED[name, directory] = MappingProxyType({getattr(row, ID.get(name, "id")): row for row in rows})
+
+
+def parse(text: str) -> tuple[yaml.Node | None, Any]:
+    """YAML text read once, as nodes (which know their lines) and as values. Raises yaml.YAMLError."""
+    loader = LOADER(text)
+    try:
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()

@@ -177,8 +177,7 @@ def front_matter(text: str, where: str) -> tuple[dict[str, Any], int]:
         raise PageError(f"{where}:1: no front matter; open the file with --- and close it with ---")
     head = "\n".join(file_lines[1:end])
     try:
-        node = yaml.compose(head, Loader=facts.LOADER)
-        values = yaml.load(head, Loader=facts.LOADER)
+        node, values = facts.parse(head)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 2 if mark else 2
