@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trainer.messages import MESSAGES
+
 LANGS = ("zh-TW", "en")
 Translate = Callable[..., str]
 
@@ -33,6 +35,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
         "Our knowledge changes daily. RAG or fine-tuning?",
         "知識每天都在變，該用 RAG 還是微調？",
     ),
+    "ask.examples": ("For example", "例如"),
     "ask.send": ("Send", "送出"),
     "ask.new": ("New conversation", "新對話"),
     "ask.stop": ("Stop", "停止"),
@@ -194,6 +197,9 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
         "{gpus}；{cores} 核心、{ram} GB 記憶體、磁碟剩餘 {disk} GB",
     ),
 }
+
+
+STRINGS |= {f"said.{code}": (texts["en"], texts["zh-TW"]) for code, texts in MESSAGES.items()}
 
 
 def translator(lang: str) -> Translate:

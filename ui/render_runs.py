@@ -29,6 +29,8 @@ def status(run_id: str, value: dict[str, Any], t: Translate) -> str:
         share = 100 * min(step or 0, total) / total
         bar = f'<div class="progress" role="progressbar" aria-valuenow="{share:.0f}"><i style="width:{share:.1f}%"></i></div>'
     message = value.get("message")
+    if value.get("code"):
+        message = t("said." + value["code"], **value["values"])
     told = (
         f'<div class="error" role="alert">{escape(message)}</div>'
         if message and state in ("failed", "lost")

@@ -114,7 +114,7 @@ def update(context: Context, t: Translate, wanted: str, seen: tuple) -> list[Any
         render_runs.status(chosen, folder.status(), t),
         curve(folder.metrics(), t),
         render_runs.scores(folder.scores(), t),
-        "\n".join(folder.log_tail(LOG_LINES)),
+        folder.log_tail(LOG_LINES),
         values,
         render_runs.runs_table(rows, t),
     ]
