@@ -18,6 +18,7 @@ run_app = typer.Typer(help="Show, follow, cancel, resume and compare runs.", no_
 RunId = Annotated[str, typer.Argument(metavar="ID", help="Run as task/version, for example reviews/v1.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 FOLLOW_SECONDS = 1.0
+CANCEL_SECONDS = 60.0  # to wait for a checkpoint to be written
 FINAL = {"done", "failed", "cancelled", "lost"}
 
 
@@ -116,7 +117,10 @@ def run_log(run_id: RunId, lines: Annotated[int, typer.Option("-n", min=1)] = 40
 @run_app.command("cancel")
 def run_cancel(run_id: RunId) -> None:
     """Stop a run; it keeps a checkpoint that resumes."""
-    jobs().cancel(folder_of(run_id).id)
+    state = jobs().cancel(folder_of(run_id).id, wait=CANCEL_SECONDS)
+    if state != "cancelled":
+        typer.echo(f"{run_id}: {state}; it was asked to stop and writes its checkpoint first")
+        return
     typer.echo(f"{run_id}: cancelled; `tunesmith run resume {run_id}` goes on from its last checkpoint")
 
 

@@ -16,6 +16,7 @@ from ui.tabs import ask, plan, runs, test
 
 TABS = ("ask", "plan", "runs", "test")
 HEAD = """<script>
+window.openedTab = new URL(location).searchParams.get('tab') || 'ask';
 document.addEventListener('click', (event) => {
   const cite = event.target.closest('a.cite');
   if (cite) {
@@ -26,6 +27,14 @@ document.addEventListener('click', (event) => {
   if (language) { event.preventDefault(); document.cookie = 'lang=' + language.dataset.lang + ';path=/;samesite=strict;max-age=31536000';
     location.href = '/' + language.dataset.lang + '/' + location.search; }
 });
+// A new question goes to the top of the conversation, so that its answer is read from its beginning.
+let questions = 0;
+new MutationObserver(() => {
+  const asked = document.querySelectorAll('#conversation .user-row');
+  if (asked.length > questions && questions) { const last = asked[asked.length - 1]; const box = last.closest('[role=log]');
+    if (box) box.scrollTo({top: box.scrollTop + last.getBoundingClientRect().top - box.getBoundingClientRect().top, behavior: 'smooth'}); }
+  questions = asked.length;
+}).observe(document.documentElement, {childList: true, subtree: true});
 </script>"""
 
 
@@ -46,11 +55,15 @@ def blocks(context: Context, lang: str) -> gr.Blocks:
         runs.connect(context, lang, t, pages["runs"], pages["test"], tabs)
         test.connect(context, lang, t, pages["test"])
 
-        def restore(request: gr.Request):
-            wanted = request.query_params.get("tab", "ask")
-            return gr.Tabs(selected=wanted if wanted in TABS else "ask")
-
-        demo.load(restore, None, tabs, show_progress="hidden")
+        # The address is read before Gradio mounts: its first tab announces itself and overwrites ?tab=.
+        opened = gr.Textbox(visible=False)
+        demo.load(
+            lambda name: gr.Tabs(selected=name if name in TABS else "ask"),
+            opened,
+            tabs,
+            js="() => [window.openedTab]",
+            show_progress="hidden",
+        )
     return demo
 
 

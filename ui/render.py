@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from assistant.types import Answer, Citation, Hit, Recommendation
 from ui.i18n import Translate, duration
 
+QUOTE_SHOWN = 60  # characters of a quote that stand on its folded line
 MARKER = re.compile(r"\[(\d{1,3})\]")
 
 
@@ -77,9 +78,8 @@ def answer(value: Answer, number: int, t: Translate) -> str:
     if value.unsupported:
         parts.append(f'<p class="note">{t("ask.unsupported_note")}</p>')
     if value.citations:
-        folded = "".join(citation(item, number) for item in value.citations)
         parts.append(
-            f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{folded}</div>'
+            f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{cited(value.citations, number)}</div>'
         )
     if value.nearest:
         rows = "".join(f"<li>{escape(hit.heading)}</li>" for hit in value.nearest)
@@ -96,10 +96,23 @@ def backend(name: str, t: Translate) -> str:
     return t("backend.extract") if name == "extract" else name
 
 
+def cited(citations: Sequence[Citation], number: int) -> str:
+    """The cited passages, folded, under one heading for each section that they come from."""
+    parts, last = [], None
+    for item in citations:
+        heading = item.heading or item.page
+        if heading != last:
+            parts.append(f'<div class="section">{escape(heading)}</div>')
+            last = heading
+        parts.append(citation(item, number))
+    return "".join(parts)
+
+
 def citation(item: Citation, number: int) -> str:
     origin = f'<div class="origin">{sources(item.sources)}</div>' if item.sources else ""
+    short = item.quote if len(item.quote) <= QUOTE_SHOWN else item.quote[:QUOTE_SHOWN].rstrip() + " …"
     return (
-        f'<details id="m{number}-s{item.marker}" class="source"><summary><b>{item.marker}</b> {escape(item.heading or item.page)}'
+        f'<details id="m{number}-s{item.marker}" class="source"><summary><b>{item.marker}</b> {escape(short)}'
         f"</summary><blockquote>{escape(item.quote)}</blockquote>{origin}</details>"
     )
 
@@ -154,19 +167,20 @@ def plan(value: Recommendation, t: Translate) -> str:
         head = f"<tr><th>{t('plan.field')}</th><th>{t('plan.value')}</th><th>{t('plan.why')}</th></tr>"
         parts.append(f'<table class="reasons"><thead>{head}</thead><tbody>{rows}</tbody></table>')
     if value.alternatives:
-        items = "".join(f"<li>{escape(alternative_text(item))}</li>" for item in value.alternatives)
+        items = "".join(
+            f"<li>{escape(alternative_text(item, t))}{origin(item['citation'], item['rule'], t)}</li>"
+            for item in value.alternatives
+        )
         parts.append(f'<div class="alternatives"><b>{t("plan.alternatives")}</b><ul>{items}</ul></div>')
     return f'<div class="plan">{"".join(parts)}</div>'
 
 
-def alternative_text(item: dict[str, Any]) -> str:
-    because = item.get("because") or item.get("why") or ""
-    values = ", ".join(
-        f"{key} = {value_text(val)}"
-        for key, val in item.items()
-        if key not in ("because", "why", "run") and val is not None
-    )
-    return f"{values}: {because}" if because and values else because or values
+def alternative_text(item: dict[str, Any], t: Translate) -> str:
+    """An alternative in one line: what would differ, and why one might want it."""
+    names = ("base_model", "method", "peft", "memory_gb")
+    values = ", ".join(f"{name} {value_text(item[name])}" for name in names if item.get(name) is not None)
+    decision = t("decision." + item["decision"])
+    return f"{decision}{f' ({values})' if values else ''}: {item.get('because', '')}"
 
 
 def reason_row(reason: Any, t: Translate) -> str:
@@ -181,10 +195,20 @@ def reason_row(reason: Any, t: Translate) -> str:
 
 
 def reason_source(reason: Any, t: Translate) -> str:
-    cited = reason.citation
-    grade = cited.get("evidence")
+    return origin(reason.citation, reason.rule, t)
+
+
+def origin(cited: dict[str, Any], rule: str, t: Translate) -> str:
+    """Grade of evidence and first source on one line; the page, the rule and the other sources folded under it."""
+    listed, grade = cited.get("sources", []), cited.get("evidence")
     label = f'<span class="grade {escape(grade)}">{t("plan.evidence." + grade)}</span> ' if grade else ""
-    return f'<div class="origin">{label}{sources(cited.get("sources", []))} <small>{escape(reason.rule)}</small></div>'
+    first = escape(listed[0]["name"]) if listed else escape(rule)
+    more = f" +{len(listed) - 1}" if len(listed) > 1 else ""
+    place = f"{cited.get('page', '')}#{cited.get('anchor', '')}"
+    return (
+        f'<details class="origin"><summary>{label}{first}{more}</summary>{sources(listed)}'
+        f"<div><code>{escape(rule)}</code> · {escape(place)}</div></details>"
+    )
 
 
 def estimate(value: dict[str, Any], t: Translate) -> str:

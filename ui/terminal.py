@@ -88,7 +88,7 @@ def print_recommendation(plan: Recommendation, lang: str) -> None:
     for warning in plan.warnings:
         console.print(f"[yellow]{t('plan.warnings')}:[/] {escape(warning)}")
     for item in plan.alternatives:
-        console.print(f"{t('plan.alternatives')}: {escape(alternative_text(item))}")
+        console.print(f"{t('plan.alternatives')}: {escape(alternative_text(item, t))}")
 
 
 def print_profile(profile: Any, lang: str) -> None:

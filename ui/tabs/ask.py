@@ -29,7 +29,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
         with gr.Column(scale=7, min_width=420):
             page.chat = gr.Chatbot(
                 height="62vh", show_label=False, container=False, layout="panel", placeholder=t("ask.empty"),
-                latex_delimiters=[], group_consecutive_messages=False, buttons=["copy"], feedback_options=None,
+                latex_delimiters=[], group_consecutive_messages=False, autoscroll=False, buttons=["copy"], feedback_options=None,
                 elem_id="conversation",
             )  # fmt: skip
             with gr.Row():
@@ -42,7 +42,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
                 page.stop = gr.Button(t("ask.stop"), scale=0, min_width=110, size="sm")
                 page.new = gr.Button(t("ask.new"), scale=0, min_width=140, size="sm")
             examples = [[t(f"ask.example{number}")] for number in (1, 2, 3)]
-            gr.Examples(examples, page.question, label="", api_visibility="private")
+            gr.Examples(examples, page.question, label=t("ask.examples"), api_visibility="private")
         with gr.Column(scale=4, min_width=300):
             gr.Markdown(f"**{t('ask.side')}**")
             page.card = gr.HTML(render.note(t("ask.side_empty")))

@@ -42,12 +42,12 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
                 elem_id="base-model",
             )
             gr.Markdown(f"{t('plan.hardware')}: {machine(context, t)}")
-            page.recommend = gr.Button(t("plan.recommend"), variant="primary", elem_id="recommend")
+            page.recommend = gr.Button(t("plan.recommend"), elem_id="recommend")
+            page.start = gr.Button(t("plan.start"), variant="primary", elem_id="start")
+            page.error = gr.HTML()
         with gr.Column(scale=7, min_width=420):
             page.profile = gr.HTML()
             page.result = gr.HTML(render.note(t("plan.empty", button=t("plan.recommend"))))
-            page.error = gr.HTML()
-            page.start = gr.Button(t("plan.start"), variant="primary", elem_id="start")
     with gr.Accordion(t("plan.values"), open=False):
         page.fields = form.build(lang, t)
     return page
@@ -150,9 +150,15 @@ def run_of(plan: Any, goal: str, data: Path | None, test_path: str) -> dict[str,
     if test_path.strip():
         changes["test_file"] = str(Path(test_path.strip()).expanduser().absolute())
     if data:
-        name = re.sub(r"^[0-9a-f]{12}-", "", data.stem)
-        changes["task"] = re.sub(r"[^\w-]+", "-", name).strip("-_")[:64] or plan.run["task"]
+        changes["task"] = task_name(data) or plan.run["task"]
     return {**plan.run, **changes}
+
+
+def task_name(data: Path) -> str:
+    """A task's name from its file: reviews.csv → reviews; reviews/train.csv → reviews, since every task has a train."""
+    stem = re.sub(r"^[0-9a-f]{12}-", "", data.stem)
+    name = data.parent.name if stem.lower() in ("train", "training", "data", "dataset") else stem
+    return re.sub(r"[^\w-]+", "-", name).strip("-_")[:64]
 
 
 def reasons_for(plan: Any, wanted: run_config.RunConfig) -> dict[str, Any]:
