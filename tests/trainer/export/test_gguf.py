@@ -1,0 +1,301 @@
+"""GGUF files run in llama.cpp exactly as the model folder runs in transformers; what would not is refused by name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from trainer.config import UserError
+from trainer.export.gguf import write_gguf
+from trainer.export.header import read_header
+from trainer.export.llamacpp import LlamaCpp
+
+ARCHITECTURES = ["llama", "qwen2", "qwen3"]
+PROMPTS = ["這家飯店的", "房间很小", "The quick brown", "Hello world", "def add(a", "微調"]
+TEXTS = [
+    "這家飯店的服務很好！", "房间 很小\n\n\n  不", "It's 12345.67 dogs'll\tgo", "naïve café Ａｌｌ 👩‍👩‍👧 🇹🇼",
+    "   leading", "trailing   ", "<|im_end|>x<|eot_id|>", "a\r\n\r\nb", "\u3000全形\u3000", "I'LL WE'VE", "ﬁ ① ² x₂", "",
+]  # fmt: skip
+CHATS = [
+    [{"role": "user", "content": "這家飯店的服務很好嗎？"}],
+    [{"role": "system", "content": "你是評論分類器。"}, {"role": "user", "content": " The fox\n"}],
+    [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "房間\n"},
+        {"role": "user", "content": "再說一次"},
+    ],
+]
+
+
+def reference(folder):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def greedy(model, ids, count):
+    import torch
+
+    # alone in its batch and without an early end, as generate(ignore_eos) would give it
+    written = []
+    with torch.inference_mode():
+        for _ in range(count):
+            logits = model(torch.tensor([ids + written])).logits[0, -1]
+            written.append(int(logits.argmax()))
+            if written[-1] in (model.config.eos_token_id, model.config.pad_token_id):
+                break
+    return written
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_llama_cpp_writes_the_same_tokens_as_transformers(architecture, tiny_model, tiny_gguf):
+    model, tokenizer = reference(tiny_model(architecture))
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    prompts += [
+        tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"] for chat in CHATS
+    ]
+    with LlamaCpp(tiny_gguf(architecture), threads=1) as engine:
+        for ids in prompts:
+            expected = greedy(model, ids, 20)
+            found = engine.generate(ids, max_tokens=20).tokens
+            stops = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+            assert [t for t in found if t not in stops] == [t for t in expected if t not in stops]
+    assert len({tuple(greedy(model, ids, 6)) for ids in prompts}) > 3, "the model must say different things"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_log_probabilities_agree_to_the_fourth_digit(architecture, tiny_model, tiny_gguf):
+    import torch
+
+    model, tokenizer = reference(tiny_model(architecture))
+    ids = tokenizer("The quick brown fox jumps over 13 lazy dogs. 這家飯店的" * 3)["input_ids"]
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+    with LlamaCpp(tiny_gguf(architecture), threads=1) as engine:
+        step = engine.generate(ids, max_tokens=2, top=5).top[0]
+    for token, logprob in step:
+        # llama.cpp keeps keys and values in float16
+        assert logprob == pytest.approx(float(logits[token]), abs=5e-3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_texts_split_into_the_same_tokens(architecture, tiny_model, tiny_gguf):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(architecture))
+    with LlamaCpp(tiny_gguf(architecture), threads=1) as engine:
+        for text in TEXTS:
+            assert engine.tokenize(text) == tokenizer(text)["input_ids"], text
+            plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert engine.tokenize(text, special=False) == plain, text
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_chat_template_renders_to_the_same_bytes_and_tokens(architecture, tiny_model, tiny_gguf):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(architecture))
+    with LlamaCpp(tiny_gguf(architecture), threads=1) as engine:
+        for chat in CHATS:
+            text = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+            assert engine.render(chat) == text.removeprefix(tokenizer.bos_token or "")
+            assert engine.tokenize(engine.render(chat)) == ids
+
+
+def test_the_generation_tags_are_gone_from_the_embedded_template(tiny_gguf):
+    for architecture in ARCHITECTURES:
+        template = read_header(tiny_gguf(architecture)).metadata["tokenizer.chat_template"]
+        assert "generation" not in template.replace("add_generation_prompt", "")
+
+
+def test_the_header_says_what_the_config_says(tiny_gguf):
+    qwen3 = read_header(tiny_gguf("qwen3"))
+    assert qwen3.metadata["qwen3.rope.freq_base"] == 1000000.0
+    assert qwen3.metadata["qwen3.attention.key_length"] == 32
+    assert qwen3.metadata["tokenizer.ggml.pre"] == "qwen2"
+    assert "output.weight" not in qwen3.tensors
+    llama = read_header(tiny_gguf("llama"))
+    assert llama.metadata["tokenizer.ggml.pre"] == "llama-bpe"
+    assert llama.metadata["tokenizer.ggml.add_bos_token"] is True
+    assert {"rope_freqs.weight", "output.weight", "blk.0.attn_q.bias"} <= set(llama.tensors)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_half_precision_files_hold_the_rounded_weights(dtype, tiny_model, tmp_path):
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    out = write_gguf(tiny_model("qwen3"), tmp_path / "half.gguf", dtype)
+    model, _ = reference(tiny_model("qwen3"))
+    tensors = {tensor.name: tensor for tensor in GGUFReader(out).tensors}
+    found = dequantize(tensors["blk.1.ffn_up.weight"].data, tensors["blk.1.ffn_up.weight"].tensor_type)
+    expected = model.model.layers[1].mlp.up_proj.weight.detach().numpy()
+    assert 0 < np.abs(found - expected).max() < (1e-3 if dtype == "f16" else 1e-2)
+    assert tensors["output_norm.weight"].tensor_type.name == "F32"
+
+
+def test_bf16_weights_are_copied_bit_for_bit(tiny_model, tmp_path):
+    import torch
+    from gguf import GGUFReader
+
+    model, tokenizer = reference(tiny_model("qwen2"))
+    folder = tmp_path / "bf16"
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    seen = []
+    out = write_gguf(folder, tmp_path / "bf16.gguf", progress=lambda done, total: seen.append((done, total)))
+    tensors = {tensor.name: tensor for tensor in GGUFReader(out).tensors}
+    expected = model.model.layers[0].mlp.up_proj.weight.detach().view(torch.uint16).numpy()
+    assert (tensors["blk.0.ffn_up.weight"].data.view(np.uint16) == expected).all()
+    assert seen[-1][0] == seen[-1][1]
+
+
+def edited(tiny_model, tmp_path, architecture="qwen3", **changes):
+    """A copy of the tiny model with other values in config.json."""
+    folder = tmp_path / "edited"
+    shutil.copytree(tiny_model(architecture), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def change_tokenizer(folder, change):
+    data = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    change(data)
+    (folder / "tokenizer.json").write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architectures": ["FalconForCausalLM"]}, "FalconForCausalLM"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "mscale": 1.0,
+                              "original_max_position_embeddings": 64}}, "mscale"),
+        ({"rope_parameters": None}, "rope base"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"hidden_size": None}, "hidden_size"),
+        ({"num_hidden_layers": 3}, "blk.2.attn_q.weight"),
+    ],
+)  # fmt: skip
+def test_a_model_that_would_come_out_different_is_refused_by_name(changes, said, tiny_model, tmp_path):
+    with pytest.raises(UserError, match=said) as caught:
+        write_gguf(edited(tiny_model, tmp_path, **changes), tmp_path / "out.gguf")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.glob("*.gguf")) == []
+
+
+def test_rope_settings_of_older_transformers_are_read(tiny_model, tmp_path):
+    changes = {
+        "rope_parameters": None,
+        "rope_theta": 12345.0,
+        "rope_scaling": {"type": "linear", "factor": 4.0},
+    }
+    header = read_header(write_gguf(edited(tiny_model, tmp_path, **changes), tmp_path / "out.gguf"))
+    assert header.metadata["qwen3.rope.freq_base"] == 12345.0
+    assert header.metadata["qwen3.rope.scaling.type"] == "linear"
+    assert header.metadata["qwen3.rope.scaling.factor"] == 4.0
+
+
+def test_an_unknown_pre_tokenizer_is_refused_by_name(tiny_model, tmp_path):
+    folder = edited(tiny_model, tmp_path)
+
+    def other_regex(data):
+        data["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\p{L}+|\s+"
+
+    change_tokenizer(folder, other_regex)
+    with pytest.raises(UserError, match=r"pre-tokenizer [0-9a-f]{12} .*qwen2"):
+        write_gguf(folder, tmp_path / "out.gguf")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("normalizer", {"type": "Lowercase"}, "Lowercase"),
+        ("model", {"type": "Unigram", "vocab": []}, "Unigram"),
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_cannot_follow_is_refused(key, value, said, tiny_model, tmp_path):
+    folder = edited(tiny_model, tmp_path)
+    change_tokenizer(folder, lambda data: data.__setitem__(key, value))
+    with pytest.raises(UserError, match=said):
+        write_gguf(folder, tmp_path / "out.gguf")
+
+
+def test_more_tokens_than_rows_of_the_embedding_are_refused(tiny_model, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = edited(tiny_model, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<new{i}>" for i in range(9)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match="no row in the embedding"):
+        write_gguf(folder, tmp_path / "out.gguf")
+
+
+def test_smollm_tokenizers_split_the_same(tiny_model, tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = edited(tiny_model, tmp_path)
+    digits = {"type": "Digits", "individual_digits": True}
+    gpt2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    steps = {"type": "Sequence", "pretokenizers": [digits, gpt2]}
+    change_tokenizer(folder, lambda data: data.__setitem__("pre_tokenizer", steps))
+    out = write_gguf(folder, tmp_path / "out.gguf")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with LlamaCpp(out, threads=1) as engine:
+        for text in TEXTS:
+            assert engine.tokenize(text) == tokenizer(text)["input_ids"], text
+
+
+def test_a_missing_or_cut_shard_is_named(tiny_model, tmp_path):
+    folder = edited(tiny_model, tmp_path)
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 2
+    whole = shards[1].read_bytes()
+    shards[1].write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=f"{shards[1].name}.*ends after the file"):
+        write_gguf(folder, tmp_path / "out.gguf")
+    shards[1].unlink()
+    with pytest.raises(UserError, match=f"{shards[1].name}: no such file"):
+        write_gguf(folder, tmp_path / "out.gguf")
+
+
+def test_an_index_that_points_outside_the_folder_is_refused(tiny_model, tmp_path):
+    folder = edited(tiny_model, tmp_path)
+    index = {"weight_map": {"model.norm.weight": "../../secret.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="outside the model's folder"):
+        write_gguf(folder, tmp_path / "out.gguf")
+
+
+def test_values_beyond_f16_are_refused_not_turned_into_infinity(tiny_model, tmp_path):
+    import torch
+
+    model, tokenizer = reference(tiny_model("qwen2"))
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = 1e6
+    model.save_pretrained(tmp_path / "large")
+    tokenizer.save_pretrained(tmp_path / "large")
+    with pytest.raises(UserError, match=r"blk.0.ffn_up.weight.*f16"):
+        write_gguf(tmp_path / "large", tmp_path / "out.gguf", "f16")
+    assert not (tmp_path / "out.gguf").exists()
+    assert list(tmp_path.glob(".*.part")) == []
+
+
+def test_a_failed_write_leaves_the_older_file(tiny_model, tmp_path, monkeypatch):
+    out = tmp_path / "out.gguf"
+    out.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError):
+        write_gguf(tiny_model("qwen2"), out, progress=full)
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.glob(".*.part")) == []

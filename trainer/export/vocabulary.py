@@ -1,0 +1,222 @@
+"""A model folder's tokenizer → the GGUF fields by which llama.cpp splits text into the same tokens.
+
+Part of writing GGUF. llama.cpp does not read tokenizer.json: it knows some ways of splitting by name, and
+takes a wrong name without a word. So what is not known exactly is refused here, by name. Costs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from trainer.config import UserError
+
+_QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Steps of a pre-tokenizer → llama.cpp's name for it (llama.cpp: src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_*)
+PRE_TOKENIZERS = {
+    ("split " + _QWEN2, "bytes"): "qwen2",
+    ("split " + _QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|"), "bytes"): "llama-bpe",
+    ("digits", "gpt-2"): "smollm",
+    ("gpt-2",): "gpt-2",
+}
+GENERATION_TAG = re.compile(r"{%([-+]?)\s*(end)?generation\s*([-+]?)%}")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What GGUF says of a tokenizer. `types` are gguf.TokenType, ids None where the model has no such token."""
+
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    bos: int | None
+    eos: int | None
+    eot: int | None
+    pad: int | None
+    add_bos: bool
+    chat_template: str | None
+
+
+def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
+    """The vocabulary of a model folder, filled up to `rows`, the rows of its embedding.
+
+    Raises UserError naming what llama.cpp would split otherwise than transformers.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; GGUF needs the tokenizer of the `tokenizers` library beside the weights"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception for every fault of the file
+        raise UserError(f"{path}: not a tokenizer: {' '.join(str(error).split())[:160]}") from None
+    data = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_json(folder / "tokenizer_config.json")
+    _check_model(path, data)
+    tokens, types = _tokens(path, data, rows)
+    ids = {token: index for index, token in enumerate(tokens)}
+    named = {kind: ids.get(_content(settings.get(f"{kind}_token"))) for kind in ("bos", "eos", "pad")}
+    eos, eot = _ends(folder, named["eos"])
+    template = chat_template(folder, settings)
+    bos = named["bos"]
+    return Vocabulary(
+        pre=pre_tokenizer_name(path, data.get("pre_tokenizer")),
+        tokens=tokens,
+        types=types,
+        merges=_merges(path, data["model"]["merges"]),
+        bos=bos,
+        eos=eos,
+        eot=eot,
+        pad=named["pad"],
+        add_bos=_adds_bos(path, tokenizer, bos)
+        and (template is None or _begins_with_bos(template, tokens[bos])),
+        chat_template=template,
+    )
+
+
+def pre_tokenizer_name(path: Path, pre: dict[str, Any] | None) -> str:
+    """llama.cpp's name for a pre-tokenizer of tokenizer.json. Raises UserError for one it does not know."""
+    parts = pre.get("pretokenizers", [pre]) if pre else []
+    steps = tuple(_step(part) for part in parts)
+    if steps in PRE_TOKENIZERS:
+        return PRE_TOKENIZERS[steps]
+    digest = sha256("\n".join(steps).encode()).hexdigest()[:12]
+    raise UserError(
+        f"{path}: llama.cpp would split text otherwise: pre-tokenizer {digest} "
+        f"({' + '.join(step[:60] for step in steps) or 'none'}) is unknown; known: {', '.join(PRE_TOKENIZERS.values())}"
+    )
+
+
+def _step(part: dict[str, Any]) -> str:
+    kind = part.get("type", "?")
+    if kind == "Split" and part.get("behavior") == "Isolated" and not part.get("invert"):
+        return f"split {part.get('pattern', {}).get('Regex', '?')}"
+    if kind == "ByteLevel" and not part.get("add_prefix_space"):
+        return "gpt-2" if part.get("use_regex", True) else "bytes"
+    if kind == "Digits" and part.get("individual_digits"):
+        return "digits"
+    return json.dumps(part, ensure_ascii=False, sort_keys=True)
+
+
+def _check_model(path: Path, data: dict[str, Any]) -> None:
+    model = data.get("model", {})
+    if model.get("type") != "BPE" or model.get("byte_fallback") or model.get("continuing_subword_prefix"):
+        kind = "SentencePiece-like BPE" if model.get("byte_fallback") else model.get("type")
+        raise UserError(f"{path}: {kind} tokenizers are not exported to GGUF yet; byte-level BPE ones are")
+    normalizer = (data.get("normalizer") or {"type": "NFC"})["type"]
+    # llama.cpp normalises nothing; NFC leaves all but decomposed text as it is
+    if normalizer != "NFC":
+        raise UserError(
+            f"{path}: normalizer {normalizer!r} changes text before it is split; llama.cpp has none"
+        )
+
+
+def _tokens(path: Path, data: dict[str, Any], rows: int) -> tuple[list[str], list[int]]:
+    from gguf.constants import TokenType
+
+    found: dict[int, tuple[str, int]] = {
+        i: (token, TokenType.NORMAL) for token, i in data["model"]["vocab"].items()
+    }
+    for added in data.get("added_tokens", []):
+        found[added["id"]] = (
+            added["content"],
+            TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED,
+        )
+    if found and max(found) >= rows:
+        raise UserError(
+            f"{path}: token {max(found)} has no row in the embedding, which has {rows}; resize it first"
+        )
+    # embeddings are often longer than the vocabulary; llama.cpp wants a name for every row
+    filled = [found.get(i, (f"[PAD{i}]", TokenType.UNUSED)) for i in range(rows)]
+    return [token for token, _ in filled], [int(kind) for _, kind in filled]
+
+
+def _merges(path: Path, merges: list[Any]) -> list[str]:
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if any(" " in part for pair in pairs for part in pair):
+        raise UserError(
+            f"{path}: a merge holds a space, which byte-level BPE cannot have; save the tokenizer again"
+        )
+    return [" ".join(pair) for pair in pairs]
+
+
+def _ends(folder: Path, eos: int | None) -> tuple[int | None, int | None]:
+    """(eos, eot): the tokens after which transformers stops, of which llama.cpp takes two by id.
+
+    Others it finds by name (<|endoftext|>, <|eot_id|> and the like).
+    """
+    listed = read_json(folder / "generation_config.json").get("eos_token_id")
+    if listed is None:
+        listed = read_json(folder / "config.json").get("eos_token_id")
+    ends = [end for end in (listed if isinstance(listed, list) else [listed]) if isinstance(end, int)]
+    if eos is not None:
+        ends = [eos, *(end for end in ends if end != eos)]
+    return (ends[0] if ends else None), (ends[1] if len(ends) > 1 else None)
+
+
+def _adds_bos(path: Path, tokenizer: Any, bos: int | None) -> bool:
+    plain = tokenizer.encode("a", add_special_tokens=False).ids
+    full = tokenizer.encode("a").ids
+    if full == plain:
+        return False
+    if bos is None or full != [bos, *plain]:
+        raise UserError(
+            f"{path}: it adds tokens around every text {full} that llama.cpp would not; only a BOS is known"
+        )
+    return True
+
+
+def chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
+    """The folder's Jinja chat template as llama.cpp reads it: the generation tags become plain ifs.
+
+    Those tags only mark the tokens that training counts. An `if` in their place keeps what they do to the
+    white space around them, so the rendered text stays the same to the byte.
+    """
+    file = folder / "chat_template.jinja"
+    template: Any = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
+    if isinstance(template, list):
+        template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
+    if not template:
+        return None
+    return GENERATION_TAG.sub(lambda m: f"{{%{m[1]} {'endif' if m[2] else 'if true'} {m[3]}%}}", template)
+
+
+def _begins_with_bos(template: str, bos: str) -> bool:
+    """Whether a rendered chat starts with BOS: llama.cpp adds one BOS to a prompt that has none, or does not."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    messages = [{"role": "user", "content": "a"}]
+    try:
+        rendered = environment.from_string(template).render(
+            messages=messages, bos_token=bos, eos_token="", add_generation_prompt=True, raise_exception=str
+        )
+    except TemplateError:
+        return bos in template or "bos_token" in template
+    return rendered.startswith(bos)
+
+
+def _content(token: Any) -> str | None:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model folder; {} where the file is not there. Raises UserError for a broken one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}:1: expected an object {{…}}, found {type(value).__name__}")
+    return value
