@@ -113,6 +113,7 @@ def page(id: str, lang: str, root: Path = KB_DIR) -> Page:
 
 
 def files(root: Path = KB_DIR) -> list[Path]:
+    """Paths of all page files, ordered."""
     return sorted((root / "pages").rglob("*.md"))
 
 

@@ -143,6 +143,7 @@ def block_text(block: str, lang: str, root: Path = KB_DIR) -> str:
 
 
 def models(lang: str, directory: Path, family: str = "") -> str:
+    """Base models, all or of one family. Raises ValueError for a family without models."""
     rows = [
         row
         for row in facts.table("models", directory)
@@ -170,6 +171,7 @@ def models(lang: str, directory: Path, family: str = "") -> str:
 
 
 def methods(lang: str, directory: Path) -> str:
+    """Training methods with the data they need and the class that runs them."""
     word = _words(lang)
     cells = [
         (row.name.get(lang), row.needs.get(lang), f"`{row.library}`", word(row.status), word("yes" if row.reference_model else "no"))
@@ -179,6 +181,7 @@ def methods(lang: str, directory: Path) -> str:
 
 
 def gpus(lang: str, directory: Path) -> str:
+    """Cards with memory, bandwidth and dense bf16 rate."""
     word = _words(lang)
     cells = [
         (row.name, f"{row.memory_gb:g}", f"{row.bandwidth_gbs:g}", f"{row.bf16_tflops:g}" if row.bf16 else "–", word("yes" if row.fp8 else "no"))
@@ -207,6 +210,7 @@ def rules(lang: str, directory: Path, field: str, method: str = "") -> str:
 
 
 def symptom(lang: str, directory: Path, id: str) -> str:
+    """Signs, causes and remedies of one symptom. Raises ValueError for an unknown id."""
     row = facts.by_id("symptoms", directory).get(id)
     if row is None:
         raise ValueError(f"unknown symptom {id!r}; known are {', '.join(facts.by_id('symptoms', directory))}")
@@ -224,6 +228,7 @@ def symptom(lang: str, directory: Path, id: str) -> str:
 
 
 def glossary(lang: str, directory: Path) -> str:
+    """All terms, ordered by the English one."""
     word = _words(lang)
     rows = sorted(facts.table("glossary", directory), key=lambda row: row.en.lower())
     cells = [(row.en, row.zh_TW, row.zh_CN, ", ".join(row.also)) for row in rows]
