@@ -77,7 +77,10 @@ ARGUMENTS = {
     "max_grad_norm": (0.3, lambda t: t.args.max_grad_norm == 0.3),
     "optim": ("adamw_torch", lambda t: t.args.optim == "adamw_torch"),
     "neftune_noise_alpha": (5.0, lambda t: t.args.neftune_noise_alpha == 5.0),
-    "gradient_checkpointing": (True, lambda t: t.args.activation_checkpointing and t.args.gradient_checkpointing),
+    "gradient_checkpointing": (
+        True,
+        lambda t: t.args.activation_checkpointing and t.args.gradient_checkpointing,
+    ),
     "precision": ("bf16", lambda t: t.args.bf16),
     "packing": (True, lambda t: len(t.train_dataset) < 16 and t.padding_free),
     "max_length": (20, lambda t: max(map(len, t.train_dataset["input_ids"])) <= 20),

@@ -12,27 +12,62 @@ HANGUL = re.compile(r"[\uac00-\ud7af]")
 WORD = re.compile(r"[A-Za-z]+")
 LETTER = re.compile(r"[^\W\d_]")
 DIGIT = re.compile(r"\d")
+SPACE = re.compile(r"\s")
+ASCII_MARK = re.compile(r"[!-/:-@\[-`{-~]")
+CJK_MARK = re.compile(r"[\u3001-\u303f\uff00-\uffef]")
 ENGLISH = frozenset(
-    ["the", "a", "an", "of", "to", "in", "is", "it", "and", "for", "on", "that", "this", "with", "you", "i", "my", "was", "are", "be", "not", "have", "what", "how", "can"]
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "to",
+        "in",
+        "is",
+        "it",
+        "and",
+        "for",
+        "on",
+        "that",
+        "this",
+        "with",
+        "you",
+        "i",
+        "my",
+        "was",
+        "are",
+        "be",
+        "not",
+        "have",
+        "what",
+        "how",
+        "can",
+    ]
 )
 
 # Tokens of Qwen's tokenizer (151,643 entries; Qwen2, Qwen2.5 and Qwen3 share it) by least squares over 6,000
-# texts of ten public sets: reviews, banking questions, instructions, encyclopedia, web pages in English and in
-# both Chinese scripts. Of the sets, none is off by more than 8 %. Traditional characters cost more.
-PER_HAN = {"simplified": 0.68, "mixed": 0.72, "traditional": 0.83}
-PER_WORD, PER_LETTER, PER_DIGIT, PER_OTHER = 0.88, 0.05, 1.0, 0.56
+# texts of ten public sets: reviews, banking questions, instructions, encyclopedia, web pages, in English and in
+# both Chinese scripts. Set by set the sum is within 9 % of the tokenizer's. Spaces go with the word that follows.
+PER_HAN = {"simplified": 0.53, "mixed": 0.6, "traditional": 0.75}
+PER_WORD, PER_LETTER, PER_DIGIT, PER_ASCII_MARK, PER_CJK_MARK, PER_OTHER = 0.89, 0.046, 1.28, 0.68, 1.46, 1.19
 
 
 def token_estimate(text: str, script: str = "simplified") -> int:
-    """Tokens that a current multilingual tokenizer makes of a text, to about 8 % over a data set."""
+    """Tokens that a current multilingual tokenizer makes of a text, to about 10 % over a data set."""
     han = len(HAN.findall(text))
     words = WORD.findall(text)
     letters = sum(map(len, words))
-    digits = len(DIGIT.findall(text))
-    rest = len(text) - han - letters - digits
-    per_han = PER_HAN.get(script, PER_HAN["simplified"])
+    digits, ascii_marks = len(DIGIT.findall(text)), len(ASCII_MARK.findall(text))
+    cjk_marks, spaces = len(CJK_MARK.findall(text)), len(SPACE.findall(text))
+    rest = len(text) - han - letters - digits - ascii_marks - cjk_marks - spaces
     return round(
-        han * per_han + len(words) * PER_WORD + letters * PER_LETTER + digits * PER_DIGIT + rest * PER_OTHER
+        han * PER_HAN.get(script, PER_HAN["simplified"])
+        + len(words) * PER_WORD
+        + letters * PER_LETTER
+        + digits * PER_DIGIT
+        + ascii_marks * PER_ASCII_MARK
+        + cjk_marks * PER_CJK_MARK
+        + rest * PER_OTHER
     )
 
 
