@@ -125,7 +125,9 @@ def _settle(name: str, facts: dict[str, Any], reasons: dict[str, Reason], lang: 
     choice = decide(name, facts)
     if choice is None:
         return
-    value = choice.value.format_map(facts) if isinstance(choice.value, str) else choice.value
+    value = choice.value
+    if isinstance(value, str) and value == choice.rule.set[name]:  # a text of the rule's own, not a fact's
+        value = value.format_map(facts)
     if name != "task":  # RunConfig's `task` is the run's name; the fact stays the kind of task
         facts[name] = value
     reasons[name] = Reason(
@@ -177,6 +179,7 @@ def _recommendation(
         guess = asdict(
             estimate(RunConfig(**run), shape, None, _planned_machine(facts), facts["train_rows"], lang)
         )
+        guess["available_gb"] = facts["ram_gb"] if facts["where"] == "cpu" else facts["gpu_vram_gb"]
         facts["memory_high_gb"] = guess["high_gb"]
         facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None
     return Recommendation(

@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from kb.facts import Rule, by_id, table
@@ -107,7 +107,7 @@ def citation(rule: Rule) -> dict[str, Any]:
     return {"page": page, "anchor": anchor, "sources": sources, "evidence": rule.evidence}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _rules_of(name: str) -> tuple[Rule, ...]:
     # Sorting is stable: among equals the order of the file stays.
     rules = [rule for rule in table("rules") if name in rule.set]
@@ -128,7 +128,7 @@ def _holds(wanted: Any, actual: Any, facts: Mapping[str, Any]) -> bool:
     return actual == wanted
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body

@@ -44,9 +44,9 @@ COUNTS: list[tuple[str, str]] = [
     ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?題)"),
     ("verifier_prompts", r"(?:\w+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:\w+\s+){0,4}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
     ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|网页|網頁))"),
-    ("docs", r"(?:[\w-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki)\b"),
+    ("docs", r"(?:[A-Za-z-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki)\b"),
     ("rows", r"(?:筆|条|條|則|则|句|列|行|封|個樣本|个样本|個例子|个例子|個範例|個問答|组问答|組問答|個問題|筆資料|篇|組|组|段|通|輪|对话|對話|樣本|样本)"),
-    ("rows", r"(?:[\w'/-]+\s+){0,5}?(?:rows?|examples?|samples?|records?|reviews?|sentences?|tweets?|emails?|messages?|comments?|tickets?|conversations?|dialog(?:ue)?s?|instructions?|q&a|qa|question[- ]answer|questions?|utterances?|translations?|pairs|texts?|transcripts?|summaries|labels?|abstracts?|posts?|articles|notes|traces?|solutions?|functions?|snippets?)\b"),
+    ("rows", r"(?:[A-Za-z'/-]+\s+){0,5}?(?:rows?|examples?|samples?|records?|reviews?|sentences?|tweets?|emails?|messages?|comments?|tickets?|conversations?|dialog(?:ue)?s?|instructions?|q&a|qa|question[- ]answer|questions?|utterances?|translations?|pairs|texts?|transcripts?|summaries|labels?|abstracts?|posts?|articles|notes|traces?|solutions?|functions?|snippets?)\b"),
 ]  # fmt: skip
 TASKS: list[tuple[str, str]] = [
     ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),

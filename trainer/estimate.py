@@ -54,7 +54,8 @@ class Stack:
     fused_head: bool = True  # False: whole logits are built, `logit_copies` fp32 copies of them
     logit_copies: float = 2.5
     tile_copies: float = 1.0  # Triton works in place; torch on a CPU makes fp32 copies of a tile
-    runtime_gb: float = 1.0  # CUDA context, kernels, libraries
+    step_bytes: float = 0.0  # a trained weight's temporaries in an optimizer step that is not fused
+    runtime_gb: float = 1.2  # CUDA context, kernels, libraries
     fragmentation: float = 0.05  # reserved over allocated
 
 
@@ -263,13 +264,15 @@ def memory(
         trained, held = adapter_params(shape, r), weights
         state_bytes = (stack.qlora_bytes if peft == "qlora" else stack.lora_bytes) - adam / 2
     stored, recompute = activations(shape, tokens, checkpointing, stack)
+    whole_head = head(shape, tokens, peft == "full", stack)
     terms = {
         "weights": held,
         "trained weights, gradients, optimizer": trained * state_bytes,
         "reference model": weights if reference and peft == "full" else 0.0,
         "stored activations": stored,
-        # The head runs after the forward pass, a layer's recompute in the backward one: never both at once.
-        "recompute or head": max(recompute, head(shape, tokens, peft == "full", stack)),
+        # The head runs after the forward pass, a layer's recompute in the backward one, and the optimizer's
+        # step when both are gone: never two at once.
+        "recompute, head or step": max(recompute, whole_head, trained * stack.step_bytes - stored),
     }
     terms = {name: size / GIB for name, size in terms.items() if size}
     terms["runtime and fragmentation"] = stack.runtime_gb + stack.fragmentation * sum(terms.values())

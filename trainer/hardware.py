@@ -91,8 +91,10 @@ def _words(name: str) -> set[str]:
     text = re.sub(r"(?:nvidia|geforce|tesla|rtx|gtx|quadro)", " ", name.lower())
     text = re.sub(r"(\d)\s+(ti|super|ada)\b", r"\1\2", text)
     text = re.sub(r"(\d)\s+gb?\b", r"\1gb", text)
-    words = re.findall(r"[a-z0-9]+", text)
-    return set(words) | {re.sub(r"\d+$", "", word) for word in words if word.startswith("sxm")}
+    words = set(re.findall(r"[a-z0-9]+", text))
+    if "hbm3" in words or any(word.startswith("sxm") for word in words):
+        words.add("sxm")  # "A100-SXM4-80GB"; an H100 with HBM3 is the SXM one, the PCIe card says so
+    return words
 
 
 def _nvidia_smi() -> str:

@@ -1,0 +1,278 @@
+"""The advice against what any expert would accept, and what must hold for every situation there is."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assistant import recommend as advice
+from assistant.facts import DERIVED
+from assistant.recommend import recommend, situation, situation_from_text, to_json
+from assistant.rules import COLLECTED, names_in
+from assistant.types import Situation
+from kb.facts import by_id, table
+from trainer.config import RunConfig, UserError
+from trainer.hardware import GpuInfo, Hardware
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text(encoding="utf-8"))
+# The pages that may be cited, with their anchors (the same in both languages).
+ANCHORS = {
+    "models/choosing": "by-task by-memory by-language licences starter-model reasoning-models outdated-names",
+    "methods/choosing": "decision-table supervised preference unpaired-feedback verifiable-rewards "
+    "continued-pretraining distillation classification-head peft-or-full experimental",
+    "methods/sft": "when data-format loss-masking learning-rate epochs batch-size warmup-and-schedule max-length "
+    "packing regularisation pitfalls",
+    "methods/lora": "how-it-works rank alpha target-modules dropout learning-rate trainable-parameters speed "
+    "variants when-full",
+    "methods/qlora": "how-it-works settings memory speed moe-experts merging often-said",
+    "methods/dpo": "when data beta learning-rate reference-model with-sft batch-and-epochs pitfalls",
+    "methods/orpo": "when lambda learning-rate experimental simpo",
+    "datasets/preparation": "formats how-much cleaning splitting leakage chat-template synthetic",
+    "guides/evaluation-and-metrics": "baselines metrics-by-task macro-f1 perplexity generation-metrics test-set "
+    "confidence parity-after-export",
+    "troubleshooting/overfitting": "signs causes remedies early-stopping small-data",
+    "troubleshooting/class-imbalance": "signs metrics remedies sampling weights thresholds",
+    "guides/prompt-rag-or-finetune": "decision-tree prompt-first rag finetune both too-little-data costs "
+    "sensitive-data",
+}  # fmt: skip
+ANCHORS = {f"{page}#{anchor}" for page, anchors in ANCHORS.items() for anchor in anchors.split()}
+READ_KEYS = {
+    "rows", "task", "language", "docs", "knowledge_update", "verifier_prompts", "gpus", "preference_pairs",
+    "sft_done", "thumbs_up", "thumbs_down", "sensitive", "has_cot", "wanted_r",
+}  # fmt: skip
+
+
+def advise(**have):
+    return to_json(recommend(situation(have)))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"].replace(" ", "-"))
+def test_an_expert_would_accept(case):
+    have = {**case.get("have", {}), **({"goal": case["say"]} if "say" in case else {})}
+    result = advise(**have)
+    run = result["run"] or {}
+    for key in ("decision", "method", "peft"):
+        if key in case:
+            assert result[key] in case[key], (key, result[key], result["warnings"])
+    if "base_model" in case and "say" not in case:
+        assert re.search(case["base_model"], result["base_model"]), result["base_model"]
+    ranges = {"lr": "learning_rate", **{key: key for key in ("model_b", "r", "epochs", "memory_gb")}}
+    for key, name in ranges.items():
+        if key in case:
+            assert result[name] is not None and case[key][0] <= result[name] <= case[key][1], (
+                name,
+                result[name],
+            )
+    for key in ("max_length", "beta"):
+        if key in case:
+            assert case[key][0] <= run[key] <= case[key][1], (key, run[key])
+    if "fits" in case:
+        assert result["estimate"]["fits"] is case["fits"], result["memory_gb"]
+    for key in case.get("empty", []):
+        assert result[key] is None, (key, result[key])
+    if "warns" in case:
+        assert re.search(case["warns"], "\n".join(result["warnings"])), result["warnings"]
+    if "silent" in case:
+        assert not re.search(case["silent"], "\n".join(result["warnings"])), result["warnings"]
+    if "alt" in case:
+        assert re.search(case["alt"], json.dumps(result["alternatives"], ensure_ascii=False))
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if "say" in c], ids=lambda case: case["name"].replace(" ", "-")
+)
+def test_words_are_understood(case):
+    read = situation_from_text(case["say"]).model_dump()
+    for key in READ_KEYS & case.keys():
+        assert read[key] == case[key], (key, read[key])
+    if "gpu_vram" in case:
+        assert recommend(situation({"goal": case["say"]})).estimate["available_gb"] == case["gpu_vram"]
+
+
+def random_situations(count: int, seed: int = 7) -> list[Situation]:
+    pick = random.Random(seed)
+    some = lambda *values: pick.choice([None, *values])
+    tasks = Situation.model_fields["task"].annotation.__args__[0].__args__
+    result = []
+    for _ in range(count):
+        values = {
+            "task": some(*tasks),
+            "language": some("zh", "zh-TW", "zh-CN", "en", "mixed", "de", "th", "klingon"),
+            "rows": some(0, 1, 49, 80, 150, 499, 3000, 60000, 10**6, 10**8),
+            "preference_pairs": some(0, 30, 800, 50000),
+            "thumbs_up": some(0, 500, 9000),
+            "thumbs_down": some(0, 100, 20000),
+            "verifier_prompts": some(0, 5000),
+            "docs": some(0, 1, 500, 10**6),
+            "knowledge_update": some("static", "weekly", "daily"),
+            "avg_tokens": some(1, 60, 700, 9000, 500000),
+            "avg_completion_tokens": some(1, 200, 5000),
+            "class_ratio": some(1, 4.9, 90),
+            "has_cot": some(True, False),
+            "sft_done": some(True, False),
+            "sensitive": some(True, False),
+            "gpus": some(0, 1, 8),
+            "gpu_vram_gb": some(0, 1, 4, 11, 24, 80, 141),
+            "gpu_name": some("RTX 4090", "T4", "a card of the future", "A100"),
+            "bf16": some(True, False),
+            "base_model": some("starter", "Qwen/Qwen3-8B", "/models/{mine}", "mistral-7b"),
+            "base_model_b": some(0.05, 7, 400),
+            "wanted_model": some("Qwen3-30B-A3B", "gpt-oss-20b", "Llama-2-13b-hf", "nonsense", "starter"),
+            "wanted_model_b": some(0.01, 33, 671),
+            "wanted_r": some(1, 16, 5000),
+            "goal": some("", "微調一個客服", "distil a teacher", "{r} %s \\ {unknown}", "每天更新 9千筆"),
+        }
+        thin = {key: value for key, value in values.items() if value is not None and pick.random() < 0.5}
+        result.append(situation(thin))
+    return result
+
+
+def test_every_situation_gets_a_run_that_validates_and_cites():
+    keys = by_id("sources")
+    names = {source.name for source in keys.values()}
+    for number, given in enumerate(random_situations(300)):
+        for lang in (("en", "zh-TW")[number % 2],):
+            result = to_json(recommend(given, lang=lang))
+            assert (result["run"] is not None) == ("finetune" in result["decision"]), given
+            if result["run"]:
+                run = RunConfig(**result["run"])
+                assert set(result["run"]) <= set(result["reasons"]), given
+                assert run.batch_size * run.gradient_accumulation >= 1
+                fits = result["estimate"]["fits"]
+                assert fits or any(re.search("fit|放不下", w) for w in result["warnings"]), given
+                assert fits == (result["memory_gb"] <= 0.9 * result["estimate"]["available_gb"] + 1e-6), given
+                assert abs(result["memory_gb"] - result["estimate"]["total_gb"]) < 0.02, given
+            for field, reason in result["reasons"].items():
+                cited = reason["citation"]
+                assert f"{cited['page']}#{cited['anchor']}" in ANCHORS, (field, cited)
+                assert cited["sources"] and {s["name"] for s in cited["sources"]} <= names
+                assert reason["because"] and "{" not in reason["because"], (field, reason["because"])
+            assert not any("{" in w or "None" in w for w in result["warnings"]), result["warnings"]
+            json.dumps(result)
+
+
+GRID = [
+    {"task": task, "language": language}
+    for task in ("classification", "chat", "code", "summarization")
+    for language in ("zh", "en")
+]
+
+
+@pytest.mark.parametrize("base", GRID, ids=lambda base: "-".join(base.values()))
+def test_more_data_never_lowers_the_rank(base):
+    for tokens in (100, 1500):
+        ranks = [
+            advise(**base, gpu_vram_gb=24, rows=rows, avg_tokens=tokens)["r"] or 0
+            for rows in (0, 60, 300, 1000, 5000, 20001, 10**5, 10**6, 10**7)
+        ]
+        assert ranks == sorted(ranks), ranks
+
+
+@pytest.mark.parametrize(
+    "base", [*GRID, {"preference_pairs": 5000}, {"task": "chat", "wanted_model_b": 32}], ids=str
+)
+def test_less_memory_never_raises_what_the_plan_uses(base):
+    sizes = [
+        advise(**{"rows": 5000, **base}, gpus=1, gpu_vram_gb=gb)["memory_gb"]
+        for gb in (200, 141, 96, 80, 48, 40, 32, 24, 20, 16, 12, 11, 10, 8, 7, 6, 5, 4, 3, 2, 1)
+    ]
+    assert sizes == sorted(sizes, reverse=True), sizes
+
+
+def test_a_value_of_the_persons_own_keeps_the_advised_one_beside_it():
+    reason = advise(task="chat", rows=5000, gpu_vram_gb=24, wanted_r=256)["reasons"]["r"]
+    assert reason["value"] == 256 and reason["rule"] == "rank-yours"
+    assert {key: reason["overruled"][0][key] for key in ("rule", "value")} == {"rule": "rank-16", "value": 16}
+
+
+def test_reasons_are_in_the_readers_language():
+    given = situation({"task": "classification", "rows": 80})
+    assert re.search(r"[\u4e00-\u9fff]", recommend(given, lang="zh-TW").reasons["decision"].because)
+    assert not re.search(r"[\u4e00-\u9fff]", recommend(given, lang="en").reasons["decision"].because)
+
+
+def test_what_a_person_gives_outweighs_the_words_and_the_machine():
+    machine = Hardware([GpuInfo("NVIDIA A100 80GB PCIe", 80, 80, True)])
+    assert recommend(situation({"task": "chat", "rows": 5000}), machine).estimate["available_gb"] == 80
+    told = recommend(situation({"task": "chat", "rows": 5000, "gpu_vram_gb": 8}), machine)
+    assert told.estimate["available_gb"] == 8 and told.memory_gb <= 8
+    words = recommend(situation({"goal": "9千筆 24GB 顯卡", "gpu_vram_gb": 8, "task": "chat"}))
+    assert words.estimate["available_gb"] == 8
+
+
+def test_the_machine_without_a_gpu_is_planned_for_its_ram():
+    result = recommend(
+        situation({"task": "classification", "rows": 5000, "language": "zh"}), Hardware([], 2, 8.0)
+    )
+    assert result.estimate["available_gb"] == 8.0 and result.memory_gb <= 8 and result.model_b < 1
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [({"row": 5}, "'row'"), ({"rows": -1}, "rows"), ({"task": "poetry"}, "task"), ({"rows": "many"}, "rows"), ([1], "object")],
+)  # fmt: skip
+def test_a_wrong_situation_is_named_in_one_line(values, word):
+    with pytest.raises(UserError) as error:
+        situation(values)
+    assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rules_speak_only_of_facts_that_exist():
+    known = set(DERIVED) | set(Situation.model_fields) | set(RunConfig.model_fields)
+    known |= {key for rule in table("rules") for key in rule.set}
+    known |= {
+        f"{side}_{name}"
+        for side in ("larger", "smaller")
+        for name in ("model_hub", "model_b", "peft", "memory_gb")
+    }
+    known |= {"r_low", "r_high", "r_advised"} | {
+        f"assumed_{name}" for name in (*advice.ASSUMED_MACHINE, *advice.ASSUMED_DATA)
+    }
+    for rule in table("rules"):
+        used = set(rule.when) | names_in(rule.when) | names_in(rule.set)
+        used |= set(re.findall(r"\{(\w+)", rule.because.en + rule.because.zh_TW))
+        assert used <= known, (rule.id, used - known)
+        assert rule.page in ANCHORS, rule.id
+        assert len(rule.set) == 1 or not set(rule.set) & set(COLLECTED), rule.id
+
+
+def test_the_two_languages_of_a_rule_tell_the_same_facts():
+    for rule in table("rules"):
+        english, chinese = (
+            set(re.findall(r"\{(\w+)", text)) for text in (rule.because.en, rule.because.zh_TW)
+        )
+        assert english == chinese, rule.id
+
+
+def test_a_recommendation_takes_under_300_ms_and_no_torch():
+    code = (
+        "import sys, time\n"
+        "from assistant.recommend import recommend, situation, to_json\n"
+        "s = situation({'task': 'chat', 'rows': 5000, 'goal': '用 24GB 微調客服'})\n"
+        "recommend(s)\n"
+        "start = time.process_time()\n"
+        "for _ in range(10): to_json(recommend(s))\n"
+        "print((time.process_time() - start) / 10, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, torch = done.stdout.split()
+    assert float(seconds) < 0.3 and torch == "False"
+
+
+def test_a_data_file_is_measured_and_its_lengths_and_labels_used(shared_data):
+    path = shared_data / "chnsenticorp" / "train.tsv"
+    start = time.monotonic()
+    result = advice.from_inputs({"base_model": "starter", "gpus": 0}, data=path, lang="zh-TW")
+    assert result.run["train_file"] == str(path) and result.run["base_model"] == "starter"
+    assert result.run["epochs"] <= 3 and result.run["batch_size"] == 16
+    assert time.monotonic() - start < 10
+    pretrained = advice.from_inputs({"gpu_vram_gb": 24}, data=path)
+    assert pretrained.reasons["max_length"].rule.startswith("length-measured")
+    assert "0" in pretrained.run["instruction"] and "1" in pretrained.run["instruction"]

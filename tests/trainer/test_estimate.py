@@ -1,0 +1,178 @@
+"""Memory and time before the run: against published points, and what must hold for every shape."""
+
+import importlib.util
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kb.facts import by_id
+from trainer.config import RunConfig
+from trainer.estimate import Stack, adapter_params, estimate, memory
+from trainer.hardware import GpuInfo, Hardware, gpu_row, parse_nvidia_smi, probe
+
+CARDS = by_id("models")
+RTX = Hardware([GpuInfo("NVIDIA GeForce RTX 4090", 24.0, 23.5, True)], 16, 64.0, 500.0)
+
+
+def config(**values):
+    return RunConfig(**{"task": "t", "base_model": "Qwen/Qwen3-8B", "train_file": "x.jsonl", **values})
+
+
+def bench():
+    path = Path(__file__).resolve().parents[1] / "bench" / "estimate.py"
+    spec = importlib.util.spec_from_file_location("bench_estimate", path)
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["bench_estimate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_published_measurements_are_met():
+    summary = bench().measure()["summary"]
+    assert summary["points"] >= 55
+    assert summary["within_15_percent"] >= 0.94, summary
+    assert summary["within_8_percent"] >= 0.5, summary
+    assert summary["worst"] < 0.2, summary
+
+
+@pytest.mark.parametrize(
+    ("model", "r", "trained"),
+    [("qwen3-4b", 16, 33.0e6), ("qwen3-4b", 32, 66.06e6), ("qwen3-8b", 16, 43.6e6), ("llama3.1-8b-instruct", 64, 167.8e6)],
+)  # fmt: skip
+def test_adapters_have_the_measured_number_of_weights(model, r, trained):
+    assert adapter_params(CARDS[model], r) == pytest.approx(trained, rel=0.003)
+
+
+@pytest.mark.parametrize(
+    ("model", "peft", "gb", "fits"),
+    [
+        ("llama3.3-70b-instruct", "qlora", 24, False),
+        ("llama3.3-70b-instruct", "qlora", 48, True),
+        ("qwen3-30b-a3b", "qlora", 24, False),  # the experts stay in 16 bits
+        ("qwen3-8b", "lora", 24, True),
+        ("qwen3-8b", "full", 80, False),  # 16 bytes a weight
+        ("qwen3-4b", "qlora", 8, True),
+    ],
+)
+def test_what_fits_a_card(model, peft, gb, fits):
+    machine = Hardware([GpuInfo("", gb, gb, True)], 8, 64.0)
+    plan = config(peft=peft, batch_size=1, gradient_accumulation=16, max_length=512)
+    assert estimate(plan, CARDS[model], hardware=machine).fits is fits
+
+
+def test_more_of_anything_never_takes_less_memory():
+    base = {"peft": "lora", "r": 16, "batch": 2, "length": 512}
+    size = lambda **change: sum(memory(CARDS["qwen3-8b"], **{**base, **change}).values())
+    assert size() < size(length=4096) < size(length=4096, batch=4)
+    assert size() < size(r=256) and size(peft="qlora") < size() < size(peft="full")
+    assert size() < size(checkpointing=False) and size(batch=1) < size(batch=1, sequences=2)
+    assert size(peft="full") < size(peft="full", reference=True) and size(reference=True) == size()
+    assert size(peft="full", eight_bit=True) < size(peft="full")
+
+
+def test_an_untied_head_and_experts_are_not_quantized():
+    card = CARDS["qwen3-30b-a3b"]
+    weights = memory(card, peft="qlora")["weights"]
+    experts = card.layers * card.experts * 3 * card.hidden * card.expert_ffn * 2 / 2**30
+    assert weights > experts
+    dense = memory(CARDS["qwen3-8b"], peft="qlora")["weights"]
+    assert dense == pytest.approx((6.945e9 * 0.516 + 1.246e9 * 2) / 2**30, rel=0.01)
+
+
+def test_the_fused_head_spares_the_logits():
+    card = CARDS["qwen3-4b"]
+    whole = sum(memory(card, peft="qlora", length=4096, stack=Stack(fused_head=False)).values())
+    tiles = sum(memory(card, peft="qlora", length=4096).values())
+    assert whole - tiles > 4
+
+
+def test_realised_lengths_count_not_max_length():
+    lengths = SimpleNamespace(p50=100, p95=200, max=256)
+    long, real = (estimate(config(max_length=8192), CARDS["qwen3-8b"], tokens) for tokens in (None, lengths))
+    assert real.total_gb < long.total_gb
+
+
+def test_preference_methods_hold_two_answers():
+    sft, dpo = (estimate(config(method=method), CARDS["qwen3-8b"]).total_gb for method in ("sft", "dpo"))
+    assert sft < dpo
+
+
+def test_an_interval_surrounds_the_total_and_the_terms_add_up():
+    guess = estimate(config(), CARDS["qwen3-8b"], hardware=RTX)
+    assert guess.low_gb < guess.total_gb < guess.high_gb
+    assert sum(guess.terms.values()) == pytest.approx(guess.total_gb, abs=0.05)
+
+
+def test_what_does_not_fit_gets_changes_that_do():
+    plan = config(peft="full", batch_size=4)
+    guess = estimate(plan, CARDS["qwen3-8b"], hardware=RTX)
+    assert guess.fits is False and any("QLoRA" in line for line in guess.advice)
+    assert not any("full" in line.split(":")[0] and "LoRA" not in line for line in guess.advice)
+    chinese = estimate(plan, CARDS["qwen3-8b"], hardware=RTX, lang="zh-TW").advice
+    assert len(chinese) == len(guess.advice) and all("：" in line for line in chinese)
+
+
+def test_time_follows_tokens_and_device():
+    lengths = SimpleNamespace(p50=200, p95=400, max=500)
+    fast = Hardware([GpuInfo("NVIDIA H100 80GB HBM3", 80, 79, True)], 8, 64.0)
+    short, long = (estimate(config(), CARDS["qwen3-8b"], lengths, RTX, rows=n).seconds for n in (1000, 10000))
+    assert long == pytest.approx(10 * short, rel=0.01)
+    assert estimate(config(), CARDS["qwen3-8b"], lengths, fast, rows=1000).seconds < short
+    assert estimate(config(), CARDS["qwen3-8b"], lengths, RTX).seconds is None
+    unknown = Hardware([GpuInfo("Mystery 9000", 24, 24, True)])
+    assert estimate(config(), CARDS["qwen3-8b"], lengths, unknown, rows=1000).seconds is None
+
+
+def test_the_starter_model_takes_minutes_and_a_gigabyte_on_a_cpu():
+    plan = config(
+        base_model="starter", peft="full", epochs=1, batch_size=16, gradient_accumulation=1, max_length=64
+    )
+    guess = estimate(plan, None, None, Hardware([], 2, 8.0), rows=8160)
+    assert guess.fits and guess.total_gb < 2 and 30 < guess.seconds < 300
+
+
+def test_without_bf16_what_is_not_quantized_takes_twice():
+    old = replace(RTX, gpus=[GpuInfo("Tesla T4", 24, 24, False)])
+    assert estimate(config(), CARDS["qwen3-4b"], hardware=old).total_gb > 1.5 * estimate(config(), CARDS["qwen3-4b"], hardware=RTX).total_gb  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("單張 4090", "rtx-4090"),
+        ("RTX4060Ti", "rtx-4060-ti-16gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40gb"),
+        ("Tesla V100-SXM2-32GB", "v100-32gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA A10", "a10"),
+        ("rtx 3060 ti", None),
+        ("GTX 1000", None),
+    ],
+)
+def test_cards_are_known_by_the_names_that_drivers_and_people_use(name, row):
+    found = gpu_row(name)
+    assert (found.id if found else None) == row
+
+
+def test_nvidia_smi_is_read_and_odd_lines_left_out():
+    text = "NVIDIA GeForce RTX 3090, 24576, 23000, 8.6\nTesla T4, 15360, 15000, 7.5\nMIG, [N/A], [N/A], 8.0\nerror\n"
+    cards = parse_nvidia_smi(text)
+    assert [(card.memory_gb, card.bf16) for card in cards] == [(24.0, True), (15.0, False)]
+
+
+def test_a_probe_is_quick_and_finds_this_machine():
+    probe()
+    start = time.process_time()
+    here = probe()
+    assert time.process_time() - start < 0.2
+    assert here.cpu_cores >= 1 and here.ram_gb > 0.5 and here.disk_free_gb > 0
