@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ingest.readers import Document
-from ingest.text import CJK
+from ingest.text import IS_CJK
 
 # A passage of 800 Chinese characters or about 330 English words: a paragraph stays in one piece, an answer
 # can show it, and an embedder that reads 256 tokens sees most of it.
@@ -21,7 +21,6 @@ MAX_SIZE = 800.0
 LATIN_SIZE = 0.4  # what a character that is not CJK counts
 SEPARATORS = ["\n\n", "\n", "。", "！", "？", "；", ". ", "! ", "? ", "; ", "，", "、", ", ", " ", ""]
 
-_CJK = re.compile(f"[{CJK}]")
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
 _ANCHOR = re.compile(r"[ \t]*\{#([\w-]+)\}$")
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)")
@@ -173,7 +172,7 @@ def _in_table(blocks: list[tuple[str, list[str]]]) -> bool:
 
 def size(text: str) -> float:
     """Length in Han characters; another character counts LATIN_SIZE."""
-    cjk = len(_CJK.findall(text))
+    cjk = len(IS_CJK.findall(text))
     return cjk + (len(text) - cjk) * LATIN_SIZE
 
 

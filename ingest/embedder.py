@@ -15,6 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ingest.text import IS_CJK
+
 SHIPPED = Path(__file__).parents[1] / "kb" / "vectors" / "all-MiniLM-L6-v2.npz"
 MAX_TOKENS = 256
 BATCH = 32
@@ -69,9 +71,14 @@ class MiniLM:
         return file
 
     def unknown_share(self, text: str) -> float:
-        """Share of [UNK] among the tokens that it would read; 1.0 for a text without tokens."""
+        """Share of unknown tokens among those that it would read; 1.0 for a text without tokens.
+
+        Unknown are [UNK] and every CJK character: its vocabulary has a quarter of them, but it has
+        learnt on English, and the vectors of Chinese texts are noise (nDCG@10 .19 to .24).
+        """
         encoding = _tokenizer(padded=False).encode(text, add_special_tokens=False)
-        return encoding.tokens.count("[UNK]") / len(encoding.tokens) if encoding.tokens else 1.0
+        unknown = sum(token == "[UNK]" or bool(IS_CJK.match(token)) for token in encoding.tokens)
+        return unknown / len(encoding.tokens) if encoding.tokens else 1.0
 
 
 @lru_cache(maxsize=2)

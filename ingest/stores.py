@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from functools import lru_cache
+from functools import cache
 from math import log
 from pathlib import Path
 
@@ -159,7 +159,7 @@ class Vectors:
         return [(i, 1 - distance) for i, distance in zip(found["ids"][0], found["distances"][0], strict=True)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def vectors_at(folder: Path) -> Vectors:
     """The one Vectors of a folder in this process: two would each miss what the other writes."""
     return Vectors(folder)

@@ -15,7 +15,7 @@ KANA, HANGUL = "\u3040-\u30ff", "\uac00-\ud7af"
 CJK = HAN + KANA + HANGUL
 LONGEST_WORD = 64  # a longer run is a key, a hash or data in text form
 _RUN = re.compile(rf"(?P<cjk>[{CJK}]+)|(?:(?![{CJK}])[^\W_])+(?:[._+-](?:(?![{CJK}])[^\W_])+)*")
-_CJK = re.compile(f"[{CJK}]")
+IS_CJK = re.compile(f"[{CJK}]")
 _NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
 _SEPARATOR = re.compile(r"[._+-]")
 _LETTERS_DIGITS = re.compile(r"\d+|[^\W\d_]+")
@@ -31,7 +31,7 @@ def _opencc(config: str):
 
 def to_simplified(text: str) -> str:
     """Chinese characters in the Simplified script; other text unchanged."""
-    return _opencc("t2s").convert(text) if _CJK.search(text) else text
+    return _opencc("t2s").convert(text) if IS_CJK.search(text) else text
 
 
 def fold(text: str) -> str:
@@ -121,11 +121,9 @@ def glossary_terms(question: str) -> list[str]:
 @lru_cache(maxsize=1)
 def _glossary():
     """Per entry: (spelling, function that finds it in a folded text)."""
-    from kb.facts import FACTS_DIR, table
+    from kb.facts import table
 
     entries = []
-    if not (FACTS_DIR / "glossary.yaml").exists():
-        return entries
     for term in table("glossary"):
         spellings = dict.fromkeys(fold(s) for s in (term.en, term.zh_TW, term.zh_CN, *term.also))
         entries.append([(spelling, _finder(spelling)) for spelling in spellings])
@@ -133,7 +131,7 @@ def _glossary():
 
 
 def _finder(spelling: str):
-    if _CJK.search(spelling):
+    if IS_CJK.search(spelling):
         return lambda text: spelling in text
     pattern = re.compile(rf"(?<![^\W_{CJK}]){re.escape(spelling)}(?:s|es)?(?![^\W_{CJK}])")
     return lambda text: spelling in text and pattern.search(text) is not None
