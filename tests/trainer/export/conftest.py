@@ -181,3 +181,34 @@ def tiny_gguf(tiny_model, tmp_path_factory):
         return made[architecture]
 
     return of
+
+
+@pytest.fixture
+def adapted(run_of, tiny_base):
+    """A function: a run with random adapters on the tiny base, as if trained. `lora` are LoraConfig's settings."""
+    import json
+
+    def make(lora: dict | None = None, base: Path = tiny_base, **changes):
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = run_of(**{"peft": "lora", "base_model": str(base), **changes})
+        torch.manual_seed(5)
+        settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **(lora or {})}
+        model = AutoModelForCausalLM.from_pretrained(base)
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                torch.nn.init.normal_(weight, std=0.1 if "lora_" in name else 0.3)
+        model.save_pretrained(folder.path / "adapter")
+        AutoTokenizer.from_pretrained(base).save_pretrained(folder.path / "adapter")
+        row = {
+            "prompt": [{"role": "user", "content": "the room was good and the food cold number 3"}],
+            "completion": [{"role": "assistant", "content": "1"}],
+        }
+        (folder.path / "data").mkdir()
+        (folder.path / "data" / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        return folder
+
+    return make
