@@ -1,0 +1,89 @@
+"""What a person meets in the browser: two languages, a state that survives, mistakes told in a line."""
+
+import pytest
+from browser import CHROMIUM, chromium, served
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def address(built_home):
+    with served(built_home) as where:
+        yield where
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    outside = []
+    with chromium() as opened:
+        opened.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((address, "data:", "blob:")) else outside.append(request.url)
+            ),
+        )
+        yield opened
+    assert not outside, f"the page called {outside}"
+
+
+def say(page, text):
+    before = page.locator("#conversation .bot-row").count()
+    page.fill("#question textarea", text)
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        f"document.querySelectorAll('#conversation .bot-row .by').length > {before}", timeout=30_000
+    )
+
+
+def test_a_conversation_survives_a_refresh_and_a_change_of_language(page, address):
+    page.goto(f"{address}/zh-TW/")
+    say(page, "LoRA 的學習率該設多少？")
+    answer = page.inner_text("#conversation .bot-row .answer")
+    assert "2e-4" in answer
+    page.reload()
+    page.wait_for_selector("#conversation .bot-row .answer")
+    assert page.inner_text("#conversation .bot-row .answer") == answer
+    page.click("a[data-lang=en]")
+    page.wait_for_url(f"{address}/en/**")
+    page.wait_for_selector("#conversation .bot-row .answer")
+    assert page.inner_text("button:has-text('Send') >> nth=0") == "Send"
+
+
+def test_the_tab_is_kept_in_the_address(page, address):
+    page.goto(f"{address}/en/?tab=plan")
+    page.wait_for_selector("#recommend", state="visible")
+    page.reload()
+    page.wait_for_selector("#recommend", state="visible")
+    assert "tab=plan" in page.url
+
+
+def test_a_question_outside_the_library_is_refused(page, address):
+    page.goto(f"{address}/zh-TW/?tab=ask")
+    page.wait_for_selector("#question textarea", state="visible")
+    say(page, "台北明天天氣如何？")
+    last = page.locator("#conversation .bot-row").last
+    assert last.locator("a.cite").count() == 0
+
+
+def test_markup_in_a_question_stays_text(page, address):
+    page.goto(f"{address}/en/?tab=ask")
+    page.wait_for_selector("#question textarea", state="visible")
+    say(page, 'LoRA rank? <img src=x onerror="document.title=1"> ![x](http://evil.example/x.png)')
+    assert page.locator("#conversation .user-row img").count() == 0
+    assert page.title() == "Tunesmith"
+
+
+def test_a_missing_data_file_is_told_in_a_line(page, address):
+    page.goto(f"{address}/en/?tab=plan")
+    page.fill("#data-path textarea", "/no/such/file.csv")
+    page.click("#recommend")
+    page.wait_for_selector(".error:visible")
+    assert "/no/such/file.csv" in page.inner_text(".error:visible") and "Traceback" not in page.content()
+
+
+def test_starting_without_a_file_says_what_is_needed(page, address):
+    page.goto(f"{address}/zh-TW/?tab=plan")
+    page.wait_for_selector("#start", state="visible")
+    page.click("#start")
+    page.wait_for_selector(".error:visible")
+    assert "資料檔" in page.inner_text(".error:visible")
