@@ -10,7 +10,7 @@ import re
 import time
 
 import pytest
-from ui.browser import CHROMIUM, chromium, served
+from browser import CHROMIUM, chromium, served
 
 QUESTION = "我有九千筆中文評論要做情感分類，該怎麼微調？"
 FULL = os.environ.get("TUNESMITH_FULL_STORY") == "1"
