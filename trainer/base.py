@@ -144,6 +144,15 @@ def uses_bf16(config: RunConfig, device: str) -> bool:
     return config.precision == "bf16"
 
 
+def stored_dtype(path: Path) -> Any:
+    """The torch dtype in which a model folder keeps its weights, by its config.json; float32 if it does not say."""
+    import torch
+
+    config = _read_config(path)
+    name = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+    return getattr(torch, name, torch.float32)
+
+
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer of a base model, padding on the right, with a chat template. Raises UserError."""
     from transformers import AutoTokenizer
@@ -168,6 +177,7 @@ def load_model(path: Path, config: RunConfig, device: str, training: bool = True
     quantisation; bitsandbytes' own defaults are FP4 and float32.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     bf16 = uses_bf16(config, device)
@@ -182,11 +192,24 @@ def load_model(path: Path, config: RunConfig, device: str, training: bool = True
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, quantization_config=quantization,
-            device_map={"": device},
+            device_map={"": device}, output_loading_info=True,
         )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{path}: the model cannot be loaded: {str(error).splitlines()[0][:160]}") from None
+    except RuntimeError as error:
+        if "mismatched_sizes" not in str(error):
+            raise
+        raise UserError(
+            f"{path}: the model cannot be loaded: its weights have other sizes than config.json says; "
+            f"copy the files again"
+        ) from None
+    if found["missing_keys"]:  # transformers would fill them with noise and say so in a log only
+        name = sorted(found["missing_keys"])[0]
+        raise UserError(
+            f"{path}: the model cannot be loaded: {len(found['missing_keys'])} weights are missing, such as {name}; "
+            f"copy the files again"
+        )
     model.config.use_cache = not training
     return model

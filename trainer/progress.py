@@ -37,6 +37,7 @@ def callback(folder: RunFolder, should_stop: Callable[[], bool]) -> Any:
         def on_step_end(self, args, state, control, **kwargs):
             if should_stop():
                 control.should_save = control.should_training_stop = True
+                control.should_evaluate = False
             now = time.monotonic()
             if now - self.written >= STATUS_EVERY or state.global_step >= state.max_steps:
                 self.written = now
@@ -45,6 +46,10 @@ def callback(folder: RunFolder, should_stop: Callable[[], bool]) -> Any:
                 folder.set_status(
                     step=state.global_step, total_steps=state.max_steps, eta_seconds=round(left, 1)
                 )
+
+        def on_epoch_end(self, args, state, control, **kwargs):
+            if control.should_training_stop and should_stop():  # who cancels does not wait for an evaluation
+                control.should_evaluate = False
 
         def on_log(self, args, state, control, logs=None, **kwargs):
             row = {name: _number(logs[name]) for name in CURVE if name in (logs or {})}

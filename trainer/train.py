@@ -150,22 +150,24 @@ def _train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stopped = should_stop() and trainer.state.global_step < trainer.state.max_steps
     if not stopped:
-        _save(trainer, tokenizer, weights(folder, config), config)
+        _save(trainer, tokenizer, weights(folder, config), config, base_path)
     del trainer, model
     gc.collect()
     return not stopped
 
 
-def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig) -> None:
+def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig, base_path: Path) -> None:
     """The final weights as safetensors, with the tokenizer and its chat template beside them."""
-    import torch
-
     model = trainer.accelerator.unwrap_model(trainer.model)
     if config.peft == "full":
         # Trained in float32 beside bf16 arithmetic, stored as the base model was.
-        stored = getattr(torch, str(getattr(model.config, "_stored_dtype", "float32")))
-        model = model.to(stored)
+        model = model.to(base.stored_dtype(base_path))
         model.config.use_cache = True
+    else:
+        settings = model.peft_config["default"]
+        settings.base_model_name_or_path = (
+            str(base_path) if config.base_model == STARTER else config.base_model
+        )
     with _assembled(out) as building:
         model.save_pretrained(building)
         tokenizer.save_pretrained(building)

@@ -7,7 +7,7 @@ import pytest
 from trainer import runs
 from trainer.config import RunConfig
 
-WORDS = "room food staff price view bed quiet noisy warm cold clean dirty".split()
+WORDS = ["room", "food", "staff", "price", "view", "bed", "quiet", "noisy", "warm", "cold", "clean", "dirty"]
 
 
 def review(index: int) -> tuple[str, str]:

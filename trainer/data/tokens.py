@@ -18,7 +18,9 @@ def fit(rows: list[Row], tokenizer: Any, max_length: int) -> tuple[list[Row], Co
     trainer will cut its end), "parts" (pieces that long raw texts were divided into beyond the first).
     """
     counts: Counter[str] = Counter()
-    if rows and "text" in rows[0]:
+    if not rows:  # transformers' tokenizers fail on an empty list
+        return [], counts
+    if "text" in rows[0]:
         return _divide(rows, tokenizer, max_length, counts), counts
     lengths = _lengths(rows, tokenizer)
     fitted = []
