@@ -21,11 +21,15 @@ PAIRED = ("dpo", "orpo", "simpo", "reward")  # chosen and rejected go through th
 
 @dataclass(frozen=True)
 class Candidate:
-    """A base model that can be planned: what `base_model` is set to, its sizes, its card if the table has one."""
+    """A base model that can be planned: what `base_model` is set to, its sizes, its card if the table has one.
+
+    `guessed`: neither the table nor the name tells how large it is.
+    """
 
     hub: str
     shape: Any
     card: ModelCard | None
+    guessed: bool = False
 
 
 def named_model(facts: dict[str, Any]) -> Candidate | None:
@@ -39,12 +43,16 @@ def named_model(facts: dict[str, Any]) -> Candidate | None:
         if card := find_card(wanted):
             return Candidate(card.hub_id, card, card)
         size = size or size_in_name(wanted)
-        return None if size is None else Candidate(wanted, scaled(nearest(size), size), None)
+        known = decide("named_b", facts)
+        guessed = size is None and not known.rule.when
+        size = size or known.value
+        return Candidate(wanted, scaled(nearest(size), size), None, guessed)
     if size is None:
         return None
     card = nearest(size, facts)
-    close = abs(card.params_b - size) < 0.15 * size
-    return Candidate(card.hub_id, card if close else scaled(card, size), card)
+    if abs(card.params_b - size) < 0.4 * size:
+        return Candidate(card.hub_id, card, card)
+    return Candidate(f"{size:g}B", scaled(card, size), None)
 
 
 def starter(facts: dict[str, Any]) -> Candidate:
@@ -110,11 +118,12 @@ def plan(candidate: Candidate, facts: dict[str, Any]) -> dict[str, Any]:
     while size > settings["batch_min"] and _gb(candidate, settings, peft, size) > facts["usable_gb"]:
         size = max(settings["batch_min"], size // 2)
     total = _gb(candidate, settings, peft, size)
+    limit = facts["headroom_least"] * facts["available_gb"] if facts["model_named"] else facts["usable_gb"]
     return facts | {
         "peft": peft,
         "batch_fits": size,
         "memory_gb": round(total, 2),
-        "fits": total <= facts["usable_gb"],
+        "fits": total <= limit,
     }
 
 
@@ -125,6 +134,7 @@ def model_facts(candidate: Candidate, facts: dict[str, Any]) -> dict[str, Any]:
         "model_hub": candidate.hub,
         "model_b": float(f"{shape.params_b:.4g}"),
         "model_listed": card is not None,
+        "model_size_guessed": candidate.guessed,
         "model_moe": bool(shape.experts),
         "model_context": card.context if card else None,
         "model_kind": card.kind if card else None,
@@ -163,6 +173,8 @@ def find_card(name: str) -> ModelCard | None:
 
 def size_in_name(name: str) -> float | None:
     """Billions of parameters that a model's name tells ("Llama-2-13b-hf" → 13); None where it tells none."""
+    if experts := re.search(r"(\d+)\s?x\s?(\d+(?:\.\d+)?)\s?[bB](?![a-zA-Z])", name):
+        return float(experts[1]) * float(experts[2])  # "8x7b": shared attention makes it a little less
     found = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s?[bB](?![a-zA-Z])", name)
     return float(found[1]) if found and float(found[1]) > 0 else None
 

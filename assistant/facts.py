@@ -22,6 +22,7 @@ DERIVED = (
     "model_knows_language", "model_superseded", "model_superseded_by", "model_kind", "model_thinking",
     "model_licence", "model_listed", "params_per_rank", "fits_full", "fits_lora", "fits_qlora", "batch_fits", "fits",
     "memory_gb", "memory_high_gb", "usable_gb", "steps", "hours", "base_model_given", "cpu_cores",
+    "named", "model_size_guessed", "available_gb",
 )  # fmt: skip
 PREFERRED = {
     "dpo": "pairs",
@@ -53,6 +54,7 @@ def facts_of(situation: Situation, hardware: Hardware | None = None, profile: An
     facts |= {
         "base_model": STARTER if (named or "").strip().lower() == STARTER else None,
         "base_model_given": situation.base_model,
+        "named": re.sub(r"[^a-z0-9.]", "", (named or "").split("/")[-1].lower()),
         "model_named": bool(named or situation.wanted_model_b or situation.base_model_b),
         "chinese": (situation.language or "").lower().startswith(("zh", "chinese", "中文", "yue"))
         or _is_mixed(situation),

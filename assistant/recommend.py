@@ -30,7 +30,7 @@ __all__ = [
     "to_json",
 ]
 
-ASSUMED_MACHINE = ("gpus", "gpu_vram_gb", "bf16", "ram_gb", "headroom")
+ASSUMED_MACHINE = ("gpus", "gpu_vram_gb", "bf16", "ram_gb", "headroom", "headroom_least")
 ASSUMED_DATA = ("train_rows", "avg_tokens", "avg_completion_tokens")
 WANTED = ("families", "kinds", "target_b")
 # RunConfig's fields in the order in which one depends on another. A field that no rule speaks of is left out.
@@ -60,9 +60,8 @@ def recommend(
         _assume(name, facts)
     _settle("decision", facts, reasons, lang)
     facts["trains"] = "finetune" in facts["decision"]
-    facts["usable_gb"] = facts["headroom"] * (
-        facts["ram_gb"] if facts["where"] == "cpu" else facts["gpu_vram_gb"]
-    )
+    facts["available_gb"] = facts["ram_gb"] if facts["where"] == "cpu" else facts["gpu_vram_gb"]
+    facts["usable_gb"] = facts["headroom"] * facts["available_gb"]
     if not facts["trains"]:
         return _recommendation(facts, reasons, None, lang)
     _settle("method", facts, reasons, lang)
@@ -179,7 +178,7 @@ def _recommendation(
         guess = asdict(
             estimate(RunConfig(**run), shape, None, _planned_machine(facts), facts["train_rows"], lang)
         )
-        guess["available_gb"] = facts["ram_gb"] if facts["where"] == "cpu" else facts["gpu_vram_gb"]
+        guess |= {"available_gb": facts["available_gb"], "fits": facts["fits"]}
         facts["memory_high_gb"] = guess["high_gb"]
         facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None
     return Recommendation(

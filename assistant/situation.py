@@ -10,29 +10,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from assistant.numerals import NUMBER, number
 from assistant.types import Situation
 from trainer.config import UserError
 from trainer.hardware import gpu_row
 
-DIGITS = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "兩": 2, "两": 2}
-POWERS = {"十": 10, "百": 100, "千": 1000}
-MYRIADS = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8}
-WORDS = {
-    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
-    "a": 1, "a few": 3, "several": 5, "a couple of": 2, "dozens of": 50,
-}  # fmt: skip
-SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "k": 1000, "m": 10**6}
-_WORD = "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True))
-NUMBER = (
-    r"(?:\d[\d,]*(?:\.\d+)?\s*(?:[kKmM](?![A-Za-z])|[百千萬万億亿]+|(?:hundred|thousand|million)\b)?"
-    r"|[零〇一二兩两三四五六七八九十百千萬万億亿]+"
-    rf"|\b(?:{_WORD})\s+(?:hundred|thousand|million)\b"
-    rf"|\b(?:{_WORD})\b)"
-)
 ABOUT = r"\s*(?:多|幾|几|餘|余|來|来|\+)?\s*"
 
 # What a number counts, by the words after it. First match of a line wins, so the special ones stand first.
+NOUNS = (
+    "rows?|examples?|samples?|records?|reviews?|sentences?|tweets?|emails?|messages?|comments?|tickets?|conversations?|"
+    "dialog(?:ue)?s?|instructions?|q&as?|qas?|question[- ]answers?|questions?|utterances?|translations?|pairs|texts?|"
+    "transcripts?|summaries|labels?|abstracts?|posts?|notes|traces?|solutions?|functions?|snippets?|descriptions?|"
+    "headlines?|titles|reports?|contracts?|queries|prompts?|answers?|stories|letters|chats?|calls?|instances?|items"
+)
+HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題"
+LABELLED = "標註|标注|標記|标记|標好|标好|labell?ed|annotated"
 COUNTS: list[tuple[str, str]] = [
     ("preference_pairs", r"(?:組|组|對|对|筆|条|條|個|个)?\s*(?:人工)?(?:的)?\s*(?:偏好|chosen\s*/\s*rejected|比較|比较|好壞對比|较好和较差)"),
     ("preference_pairs", r"(?:human\s+|labell?ed\s+)?(?:preference|comparison|chosen[/ -]+(?:and\s+)?rejected|ranked)\s*(?:answer\s+)?(?:pairs?|comparisons?|data|examples)?"),
@@ -44,23 +37,33 @@ COUNTS: list[tuple[str, str]] = [
     ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?題)"),
     ("verifier_prompts", r"(?:\w+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:\w+\s+){0,4}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
     ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|网页|網頁))"),
-    ("docs", r"(?:[A-Za-z-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki)\b"),
-    ("rows", r"(?:筆|条|條|則|则|句|列|行|封|個樣本|个样本|個例子|个例子|個範例|個問答|组问答|組問答|個問題|筆資料|篇|組|组|段|通|輪|对话|對話|樣本|样本)"),
-    ("rows", r"(?:[A-Za-z'/-]+\s+){0,5}?(?:rows?|examples?|samples?|records?|reviews?|sentences?|tweets?|emails?|messages?|comments?|tickets?|conversations?|dialog(?:ue)?s?|instructions?|q&a|qa|question[- ]answer|questions?|utterances?|translations?|pairs|texts?|transcripts?|summaries|labels?|abstracts?|posts?|articles|notes|traces?|solutions?|functions?|snippets?)\b"),
+    ("docs", r"(?:[A-Za-z-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki|handbooks?|books)\b"),
+    ("docs", r"-page\b"),
+    ("rows", rf"(?:份|篇|個|个|张|張)?\s*(?:已)?(?:{LABELLED})(?:好|過|过)?(?:的)?"),
+    ("rows", r"(?:筆|条|條|則|则|句|列|行|封|組|组|段|通|輪|轮|篇)"),
+    ("rows", rf"(?:個|个|道|份)\s*(?:[\w\u4e00-\u9fff]{{1,8}}?\s*)??(?:{HAN_NOUNS})"),
+    ("rows", rf"(?:[A-Za-z'/-]+\s+){{0,5}}?(?:{NOUNS})\b"),
+]  # fmt: skip
+# The other way round: the name first, then the number.
+NAMED_COUNTS: list[tuple[str, str]] = [
+    ("rows", rf"(?:已)?(?:{LABELLED})(?:了|好了|過|过)?\s*(?:有|約|约|:|：)?\s*"),
+    ("thumbs_down", r"(?:倒讚|倒赞|點踩|点踩|踩|thumbs?[- ]?down|dislikes?)\s*(?:有|:|：|=)?\s*"),
+    ("thumbs_up", r"(?:按讚|點讚|点赞|(?<!倒)讚|(?<!倒)赞|thumbs?[- ]?up|(?<!dis)likes?)\s*(?:有|:|：|=)?\s*"),
+    ("preference_pairs", r"(?:偏好(?:資料|数据|對|对)?|preference pairs?)\s*(?:有|約|约|:|：|=)?\s*"),
 ]  # fmt: skip
 TASKS: list[tuple[str, str]] = [
     ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),
     ("tool-use", r"tool[- ]?(?:use|call)|function[- ]call|工具(?:呼叫|調用|调用|使用)|函(?:式|数|數)(?:呼叫|调用)|\bagent\b"),
     ("translation", r"翻譯|翻译|translat"),
     ("summarization", r"摘要|總結|总结|summar[iy]"),
-    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息)|categor|moderation"),
+    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息)|categor|moderation|\bclasses\b|分(?:成|為|为).{0,8}類|分(?:成|为).{0,8}类|類別|类别"),
     ("extraction", r"抽取|擷取|提取|萃取|extract|結構化|结构化|structured output"),
     ("code", r"程式碼|代碼|代码|寫程式|写程序|編程|编程|\bcod(?:e|ing)\b|\bSQL\b|programming"),
     ("reasoning", r"推理|reasoning|\bmath|數學|数学|解題|解题"),
     ("style", r"風格|风格|語氣|语气|口吻|文風|文风|\bstyle\b|\btone\b|persona|brand voice|角色扮演|roleplay"),
     ("preference", r"偏好|對齊|对齐|preference|\balign"),
     ("chat", r"客服|聊天|對話|对话|chat|customer (?:service|support)|support bot|conversation|dialog|助理|助手|assistant"),
-    ("domain-knowledge", r"領域知識|领域知识|專業知識|专业知识|知識庫|知识库|公司(?:內部)?(?:知識|文件|規章)|法規|法规|手冊|手册|knowledge|問答|问答|\bQ&?A\b|question answering|\bpolic(?:y|ies)\b"),
+    ("domain-knowledge", r"領域知識|领域知识|專業知識|专业知识|知識庫|知识库|公司(?:內部)?(?:知識|文件|規章)|法規|法规|手冊|手册|knowledge|問答|问答|\bQ&?A\b|question answering|\bpolic(?:y|ies)\b|\bfacts\b|handbook"),
     ("generation", r"生成|寫作|写作|文案|撰寫|撰写|generat|\bwrit(?:e|ing)\b|copywriting|story|小說|小说"),
 ]  # fmt: skip
 LANGUAGES: list[tuple[str, str]] = [
@@ -79,6 +82,7 @@ LANGUAGES: list[tuple[str, str]] = [
     ("id", r"印尼|indonesian"),
     ("pt", r"葡萄牙|portuguese"),
 ]
+ROW_TASKS = ("classification", "ner", "extraction", "summarization", "translation")
 NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+)?gpus?\b|without\s+(?:a\s+|any\s+)?gpu|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
 SENSITIVE = r"敏感|機密|机密|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
 DAILY = r"每天|每日|天天|隨時|随时|即時|实时|daily|every day|each day|hourly|real[- ]?time"
@@ -86,7 +90,7 @@ WEEKLY = r"每週|每周|每星期|每月|每個月|经常|經常|常常|weekly|
 CHANGES = r"更新|變|变|改|異動|新增|updat|chang|new\b|revis|refresh|stale"
 STATIC = r"不會變|不会变|不變|不变|固定不|很少(?:更新|變|变)|static|never chang|does not change|doesn't change|rarely chang"
 COT = r"推理過程|推理过程|思考過程|思考过程|思維鏈|思维链|思考鏈|解題步驟|解题步骤|chain[- ]of[- ]thought|\bCoT\b|reasoning trace|step[- ]by[- ]step (?:solution|answer)"
-SFT_DONE = r"(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed"
+SFT_DONE = r"(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed|(?:微調|微调)(?:之)?(?:後|后)|after fine-?tuning"
 MODEL = r"\b((?:[\w.-]+/)?(?:Qwen|QwQ|Llama|Gemma|Mistral|Mixtral|Ministral|DeepSeek|Phi|gpt-oss|SmolLM|Yi|GLM|ChatGLM|Baichuan|InternLM|Falcon|OLMo|TAIDE|Breeze)[\w.]*(?:[- ](?!\d+\s?GB)[\w.]*\d[\w.]*)*(?:-(?:Instruct|Chat|Base|Thinking|it|mini|Distill)[\w.-]*)*)"
 MODEL_SIZE = r"(\d+(?:\.\d+)?)\s?[Bb](?![A-Za-z])"
 
@@ -108,9 +112,9 @@ def situation(values: dict[str, Any]) -> Situation:
 
 def situation_from_text(question: str) -> Situation:
     """What a question says of the task, the data and the machine; what it does not say stays None."""
-    text = question.replace("，", "，").strip()
-    found: dict[str, Any] = _counts(text)
-    found["task"] = next((name for name, pattern in TASKS if _has(pattern, text)), None)
+    text = question.strip()
+    task = next((name for name, pattern in TASKS if _has(pattern, text)), None)
+    found: dict[str, Any] = {"task": task, **_counts(text, task)}
     found["language"] = _language(text)
     found |= _machine(text)
     found |= _model(text)
@@ -154,55 +158,24 @@ def situation_from_profile(profile: Any) -> Situation:
     return situation({key: value for key, value in values.items() if value is not None})
 
 
-def number(text: str) -> float | None:
-    """The value of 「九千」, 「1.2萬」, "9k", "5,000" or "two thousand"; None where there is none."""
-    text = text.strip().lower().replace(",", "")
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+|[百千萬万億亿]*)", text):
-        scale = 1
-        for char in match[2] if match[2] not in SCALES else "":
-            scale *= (POWERS | MYRIADS).get(char, 1)
-        return float(match[1]) * SCALES.get(match[2], scale)
-    if text in WORDS:
-        return WORDS[text]
-    parts = text.rsplit(None, 1)
-    if len(parts) == 2 and parts[0] in WORDS and parts[1] in SCALES:
-        return WORDS[parts[0]] * SCALES[parts[1]]
-    return _chinese_number(text)
-
-
-def _chinese_number(text: str) -> float | None:
-    if not text or any(char not in DIGITS and char not in POWERS and char not in MYRIADS for char in text):
-        return None
-    total, section, digit, last = 0, 0, None, 1
-    for char in text:
-        if char in DIGITS:
-            digit = DIGITS[char]
-        elif char in POWERS:
-            last = POWERS[char]
-            section += (1 if digit is None else digit) * last
-            digit = None
-        else:
-            last = MYRIADS[char]
-            total = (total + section + (digit or 0) or 1) * last
-            section, digit = 0, None
-    # 「一萬二」 is 12,000 and 「三千五」 3,500: a last lone digit counts in tenths of the unit before it
-    tail = 0 if digit is None else digit * (last // 10 if last > 10 and "零" not in text else 1)
-    return float(total + section + tail)
-
-
-def _counts(text: str) -> dict[str, int]:
+def _counts(text: str, task: str | None) -> dict[str, int]:
     found: dict[str, int] = {}
     taken: list[tuple[int, int]] = []
-    for key, words in COUNTS:
-        for match in re.finditer(rf"({NUMBER}){ABOUT}{words}", text, re.I):
-            value = number(match[1])
-            span = match.span(1)
+    patterns = [(key, rf"{words}(?P<n>{NUMBER})") for key, words in NAMED_COUNTS]
+    patterns += [(key, rf"(?P<n>{NUMBER}){ABOUT}{words}") for key, words in COUNTS]
+    for key, pattern in patterns:
+        for match in re.finditer(pattern, text, re.I):
+            value, span = number(match["n"]), match.span("n")
             if value is None or key in found or any(a < span[1] and span[0] < b for a, b in taken):
                 continue
-            if re.match(r"\s*(?:GB|GiB|G\b|B\b|epochs?|tokens?|GPU)", text[match.end(1) :], re.I):
+            if re.match(r"\s*(?:GB|GiB|G\b|B\b|%|epochs?|GPU|tokens?\b)", text[span[1] :], re.I):
                 continue
+            if key == "rows" and (value < 10 and not match["n"].strip().isdigit()):
+                continue  # "one of our ... emails", 「一句」
             found[key] = int(value)
-            taken.append(match.span())
+            taken.append(span)
+    if task in ROW_TASKS and "rows" not in found and found.get("docs") and _has(r"articles|文章", text):
+        found["rows"] = found.pop("docs")  # articles to summarise are rows, a wiki to ask is documents
     return found
 
 
@@ -258,15 +231,18 @@ def _gpu_in(text: str) -> tuple[Any, str | None]:
 
 
 def _gpu_memory(text: str) -> float | None:
+    """The first size in GB that is not said of RAM, a disk or the data."""
     for match in re.finditer(r"(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)(?![A-Za-z])", text, re.I):
         after, before = text[match.end() : match.end() + 14], text[max(0, match.start() - 14) : match.start()]
-        of_card = _has(r"VRAM|顯存|显存|顯示記憶體|GPU|顯卡|显卡|顯示卡|card|RTX|卡", before + after)
-        if not of_card and _has(
-            r"^\s*(?:of\s+)?(?:system\s+)?(?:RAM|主記憶體|記憶體|内存|disk|硬碟|硬盘|資料|数据|data|text|corpus|檔)",
+        if _has(
+            r"^\s*(?:of\s+)?(?:system\s+)?(?:RAM|主記憶體|disk|硬碟|硬盘|資料|数据|data|text|corpus|檔)",
             after,
         ):
             continue
-        if not of_card and _has(r"(?:RAM|主記憶體|系統記憶體|内存)\s*$", before):
+        if _has(r"(?:RAM|主記憶體|系統記憶體)\s*$", before):
+            continue
+        of_card = _has(r"VRAM|顯存|显存|顯示記憶體|GPU|顯卡|显卡|顯示卡|card|RTX|卡", before + after)
+        if not of_card and (_has(r"^\s*(?:記憶體|内存)", after) or _has(r"(?:記憶體|内存)\s*$", before)):
             continue
         return float(match[1])
     return None
@@ -280,8 +256,12 @@ def _model(text: str) -> dict[str, Any]:
         found["wanted_model"] = match[1].strip()
     if (match := re.search(MODEL_SIZE, found.get("wanted_model", text))) and float(match[1]) > 0:
         found["wanted_model_b"] = float(match[1])
-    if match := re.search(r"(?:\brank|秩|\br)\s*(?:of|為|为|設為|设为|是|=|＝|:)?\s*(\d{1,4})\b", text, re.I):
-        found["wanted_r"] = int(match[1])
+    if match := re.search(
+        r"(?:\brank|秩)\s*(?:of|為|为|設為|设为|是|=|＝|:)?\s*(\d{1,4})\b|\br\s*[=＝:]\s*(\d{1,4})\b",
+        text,
+        re.I,
+    ):
+        found["wanted_r"] = int(match[1] or match[2])
     return found
 
 
