@@ -184,9 +184,10 @@ def cancelled(folder: RunFolder, kind: str) -> dict[str, Any]:
     if kind != "train":
         return coded("cancelled_work")
     saved = folder.saved_step()
-    return (
-        coded("cancelled", step=folder.status()["step"], saved=saved) if saved else coded("cancelled_unsaved")
-    )
+    if not saved:
+        return coded("cancelled_unsaved")
+    step = max(saved, folder.status()["step"])  # the status is a second behind
+    return {"step": step, **coded("cancelled", step=step, saved=saved)}
 
 
 def _end_of_dead(job: Job, folder: RunFolder) -> tuple[str, dict[str, Any]]:

@@ -101,6 +101,11 @@ class Worker:
     def do(self, work: Work) -> tuple[str, dict[str, Any]]:
         """Run the work. Returns the state that it ended in and what to say of it."""
         saved = self.folder.checkpoints()
+        print(
+            f"attempt {self.folder.attempt}: {self.kind}",
+            f"from {saved[-1].name}" if saved else "",
+            flush=True,
+        )
         try:
             work(self.folder, self.should_stop, saved[-1] if saved else None)
         except (UserError, Superseded):

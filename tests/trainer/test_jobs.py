@@ -43,7 +43,7 @@ def new_run(home, steps=10, **changes):
     return runs.create(home / "tasks", config)
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -81,7 +81,7 @@ def test_twenty_parallel_starts_run_one_at_a_time_in_order_and_all_end(home):
         process.join()
     assert [process.exitcode for process in processes] == [0] * 20
     jobs = Jobs(home)
-    until(lambda: all(job.state == "done" for job in jobs.list()), 60)
+    until(lambda: all(job.state == "done" for job in jobs.list()), 180)
     by_id = [job.run for job in reversed(jobs.list())]
     assert len(by_id) == 20 == len(set(by_id))
     expected = [(what, run, step) for run in by_id for what, step in (("begin", "0"), ("end", "2"))]
@@ -179,6 +179,7 @@ def test_cancel_leaves_a_checkpoint_that_resumes(home):
     jobs.resume(run.id)
     assert run.status()["message"] == f"goes on from step {saved}"
     until_state(run, "done")
+    assert f"attempt 2: train from checkpoint-{saved}" in run.log_tail()
     assert [row["step"] for row in run.metrics()] == list(range(1, 101))
 
 

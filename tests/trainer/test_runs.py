@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import string
 import threading
 import time
 
@@ -224,9 +225,8 @@ def test_a_stop_request_holds_for_one_attempt_only(tmp_path):
 
 @pytest.mark.parametrize("code", MESSAGES)
 def test_every_message_reads_in_both_languages(code):
-    values = {"step": 1, "saved": 2, "minutes": 3, "error": "e", "batch_size": 4}
-    values |= {"gradient_accumulation": 5, "max_length": 6}
-    status = coded(code, **values)
+    fields = {name for _, name, _, _ in string.Formatter().parse(MESSAGES[code]["en"]) if name}
+    status = coded(code, **dict.fromkeys(fields, 7))
     assert "{" not in message(status, "en") + message(status, "zh-TW")
     assert any("\u4e00" <= letter <= "\u9fff" for letter in message(status, "zh-TW"))
     assert message(status, "en") == status["message"]

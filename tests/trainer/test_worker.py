@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,33 @@ def test_the_real_worker_names_a_missing_data_file(tmp_path):
     status = to_its_end(tmp_path, run)
     assert status["state"] == "failed"
     assert "gone.tsv" in status["message"] and "Traceback" not in run.log_tail()
+
+
+def test_a_real_run_that_is_killed_goes_on_and_is_scored(tmp_path):
+    texts = [("房間很乾淨，服務很好", "pos"), ("早餐難吃，又吵又髒", "neg")]
+    rows = [f"{text} {i}\t{label}" for i in range(60) for text, label in texts]
+    (tmp_path / "rows.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    shape = {"peft": "full", "starter_hidden_size": 32, "starter_layers": 1, "starter_vocab_size": 300}
+    speed = {"max_length": 48, "max_steps": 100, "save_steps": 10, "logging_steps": 10, "max_new_tokens": 4}
+    run = new_run(tmp_path, train_file=str(tmp_path / "rows.tsv"), threads=1, **shape, **speed)
+    jobs = Jobs(tmp_path)
+    jobs.submit(run)
+    end = time.monotonic() + 240
+    while not run.checkpoints():
+        assert time.monotonic() < end and run.status()["state"] in runs.ACTIVE, run.log_tail()
+        time.sleep(0.01)
+    os.kill(run.status()["pid"], signal.SIGKILL)
+    while run.status()["state"] == "running":
+        jobs.dispatch()
+        time.sleep(0.05)
+    assert run.status()["state"] == "lost" and 10 <= run.saved_step() < 100
+    jobs.resume(run.id)
+    while run.status()["state"] in runs.ACTIVE:
+        assert time.monotonic() < end, run.log_tail()
+        time.sleep(0.05)
+    assert run.status()["state"] == "done", run.log_tail()
+    assert [row["step"] for row in run.metrics() if "loss" in row] == list(range(10, 101, 10))
+    assert run.scores()["n"] > 0 and run.scores()["tuned"]["accuracy"] >= 0
 
 
 def test_a_run_file_damaged_in_the_queue_is_named(tmp_path):
