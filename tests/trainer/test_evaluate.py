@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from trainer import base
-from trainer.config import UserError
+from trainer import base, runs
+from trainer.config import RunConfig, UserError
 from trainer.evaluate import OTHER, as_label, classification, evaluate, perplexity, wilson
-from trainer.generate import Stopped, answer_room, answers, logprobs
+from trainer.generate import Stopped, answer_room, answers, load_for_inference, logprobs
 from trainer.train import train
 
 
@@ -49,11 +49,29 @@ def test_perplexity_is_the_exponential_of_the_mean_loss_a_token():
     assert perplexity([]) == {"loss": None, "perplexity": None}
 
 
-@pytest.fixture(scope="module")
-def model(tiny_base):
-    from transformers import AutoModelForCausalLM
+def talk(index):
+    """A row whose answer says back what was said."""
+    return row(f"say the room number {index % 10}", f"the room number {index % 10} was good and warm")
 
-    return AutoModelForCausalLM.from_pretrained(tiny_base).eval(), base.load_tokenizer(tiny_base)
+
+@pytest.fixture(scope="module")
+def model(tiny_base, tmp_path_factory):
+    """A tiny model that has learnt to talk, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("talker")
+    write_rows(folder / "talk.jsonl", [talk(index) for index in range(64)])
+    config = RunConfig(
+        task="talker", base_model=str(tiny_base), train_file=str(folder / "talk.jsonl"), peft="full", max_length=64,
+        batch_size=16, gradient_accumulation=1, learning_rate=1e-2, max_steps=40, eval_fraction=0, test_fraction=0,
+        gradient_checkpointing=False, device="cpu",
+    )  # fmt: skip
+    run = runs.create(folder, config)
+    train(run)
+    net, tokenizer, _ = load_for_inference(run, config, "tuned")
+    return net, tokenizer
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(line) + "\n" for line in rows))
 
 
 def row(text, answer="good"):
@@ -64,10 +82,11 @@ def row(text, answer="good"):
 
 
 def test_a_batch_of_mixed_lengths_answers_as_each_row_alone(model):
-    rows = [row("the room was good " * k) for k in (1, 7, 2, 12, 1)]
-    together = answers(*model, rows, 6)
-    assert together == [answers(*model, [one], 6)[0] for one in rows]
-    assert any(together)
+    rows = [row("the room was good " * k) for k in (1, 7, 2, 12)] + [talk(3), talk(4)]
+    together = answers(*model, rows, 12)
+    assert together == [answers(*model, [one], 12)[0] for one in rows]
+    assert all(together) and together[-1].startswith("the room number")
+    assert len(answers(*model, [talk(3)], 2)[0]) < len(together[-1])
 
 
 def test_logprobs_are_those_of_the_whole_models_logits(model):
@@ -94,7 +113,10 @@ def test_answers_get_the_room_of_the_longest_label(model):
 
 
 def test_a_trained_run_beats_majority_and_base(run_of):
-    folder = run_of(max_steps=60, learning_rate=1e-2, eval_fraction=0, test_fraction=0.3)
+    folder = run_of(
+        base_model="starter", starter_hidden_size=64, starter_layers=1, starter_vocab_size=400, max_steps=120,
+        learning_rate=3e-3, batch_size=16, eval_fraction=0, test_fraction=0.3,
+    )  # fmt: skip
     train(folder)
     scores = json.loads((folder.path / "eval" / "metrics.json").read_text())
     assert scores["task"] == "classification" and scores["labels"] == ["0", "1"]
@@ -120,23 +142,18 @@ def test_an_adapter_is_measured_on_its_base_and_the_base_without_it(run_of):
     assert scores["tuned"]["seconds"] >= 0 and scores["base"]["parse_failures"] == scores["n"]
 
 
-def test_free_answers_are_compared_and_their_room_is_the_runs(run_of, tmp_path):
-    path = tmp_path / "free.jsonl"
-    rows = [{"prompt": f"say {i}", "completion": f"the room {i} was good and warm"} for i in range(40)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in rows))
-    lengths = []
-    for room in (2, 12):
-        folder = run_of(train_file=str(path), max_steps=2, max_new_tokens=room)
-        train(folder)
-        scores = folder.scores()
-        assert scores["task"] == "generation" and scores["tuned"]["perplexity"] > 1
-        assert 0 <= scores["tuned"]["exact_match"] <= 1
-        predicted = [
-            json.loads(line)["predicted"] for line in (folder.path / "eval" / "predictions.jsonl").open()
-        ]
-        tokenizer = base.load_tokenizer(folder.path / "model")
-        lengths.append(max(len(tokenizer(text)["input_ids"]) for text in predicted))
-    assert lengths[0] <= 3 < lengths[1]
+def test_free_answers_are_compared_and_their_room_is_the_runs(run_of, tmp_path, monkeypatch):
+    write_rows(tmp_path / "talk.jsonl", [talk(index) for index in range(40)])
+    rooms = []
+    monkeypatch.setattr(
+        "trainer.evaluate.answers",
+        lambda model, tokenizer, rows, room, stop: rooms.append(room) or [""] * len(rows),
+    )
+    folder = run_of(train_file=str(tmp_path / "talk.jsonl"), max_steps=2, max_new_tokens=7)
+    train(folder)
+    scores = folder.scores()
+    assert rooms == [7, 7] and scores["task"] == "generation"
+    assert scores["tuned"]["perplexity"] > 1 and scores["tuned"]["exact_match"] == 0
 
 
 def test_an_empty_test_set_is_no_fault(run_of):
@@ -146,7 +163,7 @@ def test_an_empty_test_set_is_no_fault(run_of):
 
 
 def test_evaluating_an_untrained_run_says_what_to_do(run_of):
-    folder = run_of(max_steps=1)
+    folder = run_of(max_steps=3)
     with pytest.raises(UserError, match="train the run first"):
         evaluate(folder)
     stops = iter([False, True])

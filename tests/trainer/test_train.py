@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import yaml
@@ -77,7 +78,7 @@ def test_a_starter_run_goes_from_a_file_to_scores(run_of):
     scores = folder.scores()
     assert scores["n"] == 12 and {"tuned", "base", "majority"} <= scores.keys()
     lineage = folder.lineage()
-    data = hashlib.sha256(open(folder.config().train_file, "rb").read()).hexdigest()
+    data = hashlib.sha256(Path(folder.config().train_file).read_bytes()).hexdigest()
     assert lineage["data"] == {folder.config().train_file: data}
     assert lineage["seed"] == 42 and {"torch", "trl", "transformers"} <= lineage["versions"].keys()
     assert lineage["hardware"]["device"] == "cpu"
