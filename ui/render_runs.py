@@ -72,7 +72,7 @@ def scores(value: dict[str, Any] | None, t: Translate) -> str:
         f"<tr><th>{metric_name(metric, t)}</th>{''.join(f'<td>{number(column.get(metric))}</td>' for _, column in columns)}</tr>"
         for metric in metrics
     )
-    interval = tuned.get("accuracy_interval")
+    interval = tuned.get("interval")
     spread = f" · {t('runs.accuracy')} 95 %: {interval[0]:.3f}–{interval[1]:.3f}" if interval else ""
     parts = [
         f"<b>{t('runs.scores')}</b> <small>{t('runs.n', n=value.get('n', 0))}{spread}</small>",
