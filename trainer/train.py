@@ -42,14 +42,13 @@ def train(
     """
     config = folder.config()
     entry = require_trainable(config.method)
-    _prepare_process(config)
-    device = base.device_of(config)
     folder.set_status(stage="data", message="")
-    with _assembled(folder.path / "data"):
-        staged = thaw(folder.path / "data") or stage(config)
+    staged = thaw(folder.path / "data") or stage(config)
     if should_stop():
         return "cancelled"
-    base_path, tokenizer, staged = _base_and_rows(folder, config, staged)
+    _prepare_process(config)  # torch comes in here: a fault in the data is told in a second, not in ten
+    device = base.device_of(config)
+    base_path, tokenizer = prepare(folder, config, staged)
     _note_lineage(folder, config, staged, base_path, device)
     if not weights(folder, config).is_dir():
         folder.set_status(stage="train")
@@ -99,8 +98,11 @@ def _assembled(path: Path) -> Iterator[Path]:
         os.replace(building, path)
 
 
-def _base_and_rows(folder: RunFolder, config: RunConfig, staged: Staged) -> tuple[Path, Any, Staged]:
-    """The base model (made now, if it is the starter), its tokenizer, and the rows cut to max_length and frozen."""
+def prepare(folder: RunFolder, config: RunConfig, staged: Staged) -> tuple[Path, Any]:
+    """The base model's folder (made now, if it is the starter) and its tokenizer. Raises UserError.
+
+    The rows are cut to max_length in place and frozen in RUN/data, if they are not yet.
+    """
     base_path = base.locate(config, folder.path)
     if config.base_model == STARTER and not base_path.is_dir():
         folder.set_status(stage="starter")
@@ -116,7 +118,7 @@ def _base_and_rows(folder: RunFolder, config: RunConfig, staged: Staged) -> tupl
         staged.card["fitted"] = dict(counts)
         freeze(staged, folder.path / "data")
         _report(staged)
-    return base_path, tokenizer, staged
+    return base_path, tokenizer
 
 
 def _report(staged: Staged) -> None:
