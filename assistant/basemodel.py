@@ -222,7 +222,7 @@ def _gb(candidate: Candidate, settings: dict[str, Any], peft: str, batch: int | 
         peft=peft,
         r=settings["r"],
         batch=batch or settings["batch_min"],
-        length=min(settings["max_length"], settings["longest"] or settings["max_length"]),
+        length=settings["max_length"],
         checkpointing=settings["gradient_checkpointing"],
         sequences=2 if settings["method"] in PAIRED else 1,
         reference=settings["method"] in ("dpo", "kto"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from assistant import basemodel
@@ -175,9 +176,9 @@ def _recommendation(
     run = guess = None
     if facts["trains"]:
         run = {name: reasons[name].value for name in RunConfig.model_fields if name in reasons}
-        guess = asdict(
-            estimate(RunConfig(**run), shape, None, _planned_machine(facts), facts["train_rows"], lang)
-        )
+        lengths = SimpleNamespace(p50=facts["avg_tokens"], max=facts["max_length"])
+        plan = RunConfig(**run)
+        guess = asdict(estimate(plan, shape, lengths, _planned_machine(facts), facts["train_rows"], lang))
         guess |= {"available_gb": facts["available_gb"], "fits": facts["fits"]}
         facts["memory_high_gb"] = guess["high_gb"]
         facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None

@@ -147,7 +147,8 @@ def situation_from_profile(profile: Any) -> Situation:
     values = {
         "task": profile.task,
         "language": profile.language,
-        "rows": None if pairs or up or down else profile.rows,
+        "rows": None if pairs or up or down or profile.format == "text" else profile.rows,
+        "docs": profile.rows if profile.format == "text" else None,  # plain text has no answers to learn
         "preference_pairs": pairs,
         "thumbs_up": up,
         "thumbs_down": down,

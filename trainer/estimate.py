@@ -22,6 +22,16 @@ TILE_TOKENS, TILE_VOCAB = 4096, 32768  # TRL 1.16, trl/kernels/chunked_logprob.p
 BELOW, ABOVE = 0.12, 0.15
 
 
+TERMS = {  # name of a term → how the Chinese screen shows it
+    "weights": "權重",
+    "trained weights, gradients, optimizer": "可訓練權重、梯度與最佳化器",
+    "reference model": "參考模型",
+    "stored activations": "保存的激活值",
+    "recompute, head or step": "重算、輸出層或更新",
+    "runtime and fragmentation": "執行環境與碎片",
+}
+
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes that memory follows. A ModelCard has the same names and serves as well; `params_b` in billions."""
@@ -100,7 +110,7 @@ def estimate(
     usable = None if limit is None else limit * setting("headroom")
     fits = None if usable is None else total <= usable
     return Estimate(
-        terms={name: round(size, 3) for name, size in terms.items()},
+        terms={name if lang == "en" else TERMS[name]: round(size, 3) for name, size in terms.items()},
         total_gb=round(total, 2),
         low_gb=round(total * (1 - BELOW), 2),
         high_gb=round(total * (1 + ABOVE), 2),

@@ -147,14 +147,21 @@ def test_every_situation_gets_a_run_that_validates_and_cites():
                 assert run.batch_size * run.gradient_accumulation >= 1
                 fits = result["estimate"]["fits"]
                 assert fits or any(re.search("fit|放不下", w) for w in result["warnings"]), given
-                assert not fits or result["memory_gb"] <= 0.97 * result["estimate"]["available_gb"] + 0.01, given
+                assert not fits or result["memory_gb"] <= 0.97 * result["estimate"]["available_gb"] + 0.01, (
+                    given
+                )
                 assert abs(result["memory_gb"] - result["estimate"]["total_gb"]) < 0.02, given
             for field, reason in result["reasons"].items():
                 cited = reason["citation"]
                 assert f"{cited['page']}#{cited['anchor']}" in ANCHORS, (field, cited)
                 assert cited["sources"] and {s["name"] for s in cited["sources"]} <= names
-                assert reason["because"] and "{" not in reason["because"].replace("{mine}", ""), (field, reason["because"])
-            assert not any("{" in w.replace("{mine}", "") or "None" in w for w in result["warnings"]), result["warnings"]
+                assert reason["because"] and "{" not in reason["because"].replace("{mine}", ""), (
+                    field,
+                    reason["because"],
+                )
+            assert not any("{" in w.replace("{mine}", "") or "None" in w for w in result["warnings"]), result[
+                "warnings"
+            ]
             json.dumps(result)
 
 
@@ -184,6 +191,15 @@ def test_less_memory_never_raises_what_the_plan_uses(base):
         for gb in (200, 141, 96, 80, 48, 40, 32, 24, 20, 16, 12, 11, 10, 8, 7, 6, 5, 4, 3, 2, 1)
     ]
     assert sizes == sorted(sizes, reverse=True), sizes
+
+
+def test_less_memory_never_raises_it_for_any_situation():
+    for given in random_situations(60, seed=11):
+        have = {**given.model_dump(exclude={"gpu_name", "gpus"}), "gpus": 1}
+        sizes = [
+            recommend(Situation(**{**have, "gpu_vram_gb": gb})).memory_gb for gb in (141, 48, 24, 16, 8, 4, 1)
+        ]
+        assert sizes == sorted(sizes, key=lambda size: -(size or 0)), (given, sizes)
 
 
 def test_a_value_of_the_persons_own_keeps_the_advised_one_beside_it():
@@ -276,3 +292,22 @@ def test_a_data_file_is_measured_and_its_lengths_and_labels_used(shared_data):
     pretrained = advice.from_inputs({"gpu_vram_gb": 24}, data=path)
     assert pretrained.reasons["max_length"].rule.startswith("length-measured")
     assert "0" in pretrained.run["instruction"] and "1" in pretrained.run["instruction"]
+
+
+@pytest.mark.parametrize(
+    ("file", "accepted"),
+    [
+        ("llamafactory_demo/alpaca_zh_demo.json", {("finetune", "sft")}),
+        ("llamafactory_demo/dpo_zh_demo.json", {("finetune", "dpo")}),
+        ("llamafactory_demo/kto_en_demo.json", {("finetune", "kto")}),
+        ("llamafactory_demo/wiki_demo.txt", {("rag", None), ("finetune", "cpt")}),
+        ("llamafactory_demo/identity.json", {("collect_data", None), ("prompt", None)}),
+        ("banking77/banking_data__train.csv", {("finetune", "sft")}),
+    ],
+)
+def test_the_files_kind_of_rows_decides_the_method(shared_data, file, accepted):
+    path = shared_data / file
+    if not path.exists():
+        pytest.skip(f"{file} is not in shared/data")
+    result = to_json(advice.from_inputs({"gpu_vram_gb": 24}, data=path))
+    assert (result["decision"], result["method"]) in accepted, result["warnings"]

@@ -106,6 +106,8 @@ def test_an_interval_surrounds_the_total_and_the_terms_add_up():
     guess = estimate(config(), CARDS["qwen3-8b"], hardware=RTX)
     assert guess.low_gb < guess.total_gb < guess.high_gb
     assert sum(guess.terms.values()) == pytest.approx(guess.total_gb, abs=0.05)
+    chinese = estimate(config(), CARDS["qwen3-8b"], hardware=RTX, lang="zh-TW").terms
+    assert list(chinese.values()) == list(guess.terms.values()) and not set(chinese) & set(guess.terms)
 
 
 def test_what_does_not_fit_gets_changes_that_do():
