@@ -83,7 +83,7 @@ def _merge_adapter(folder: RunFolder, config: RunConfig, adapter: Path, out: Pat
 
     base_path = base.locate(config, folder.path)
     tokenizer = base.load_tokenizer(adapter)
-    model = _load(base_path, _stored_dtype(base_path))
+    model = load_model(base_path, stored_dtype(base_path))
     dtype = str(model.dtype).removeprefix("torch.")
     tied = bool(model.config.tie_word_embeddings)
     model = PeftModel.from_pretrained(model, adapter).eval()
@@ -97,7 +97,7 @@ def _merge_adapter(folder: RunFolder, config: RunConfig, adapter: Path, out: Pat
             shutil.copy2(base_path / name, out / name)
     del model, merged
     gc.collect()
-    loaded = _load(out, dtype)
+    loaded = load_model(out, dtype)
     difference = max(
         _difference(_logits(loaded, ids), logits) for ids, logits in zip(rows, expected, strict=True)
     )
@@ -129,14 +129,14 @@ def _refusal(folder: RunFolder, adapter: Path, difference: float, dtype: str, ti
     )
 
 
-def _stored_dtype(path: Path) -> str:
+def stored_dtype(path: Path) -> str:
     """The precision of a model's weights. float16 bases are merged as they are: bfloat16 would lose digits."""
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return dtype if dtype in TOLERANCE else "float32"
 
 
-def _load(path: Path, dtype: str) -> Any:
+def load_model(path: Path, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 

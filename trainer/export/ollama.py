@@ -158,13 +158,15 @@ class Ollama:
         template: str | None = None,
         parameters: dict[str, Any] | None = None,
         system: str | None = None,
+        quantize: str | None = None,
     ) -> Iterator[str]:
         """Import a GGUF file as `model`; yields the server's status lines, the last is "success".
 
         `template` is a Go template; without it the server reads the Jinja template inside the file.
+        `quantize`: q8_0, q4_K_M or q4_K_S, which the server makes of an f16, bf16 or f32 file.
         """
         files = {gguf.name: self.push_blob(gguf)}
-        extra = {"template": template, "parameters": parameters, "system": system}
+        extra = {"template": template, "parameters": parameters, "system": system, "quantize": quantize}
         body = {"model": model, "files": files, **{key: value for key, value in extra.items() if value}}
         for part in self._lines("/api/create", body):
             yield str(part.get("status", ""))

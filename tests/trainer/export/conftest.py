@@ -30,8 +30,7 @@ CHATML = """\
 {%- endif %}
 """
 HEADERS = """\
-{{ bos_token }}
-{% for message in messages %}
+{{ bos_token }}{% for message in messages %}
     {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
     {% if message['role'] == 'assistant' %}
 {% generation %}
@@ -209,6 +208,33 @@ def adapted(run_of, tiny_base):
         }
         (folder.path / "data").mkdir()
         (folder.path / "data" / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def finished(run_of, tiny_model):
+    """A function: architecture → a fully trained run whose model and base are tiny ones, with frozen rows."""
+    import shutil
+
+    from trainer.data.splits import Splits
+    from trainer.data.stage import Staged, freeze
+
+    def make(architecture: str = "qwen3", labels: bool = False, **changes):
+        source = tiny_model(architecture)
+        folder = run_of(**{"base_model": str(source), "max_new_tokens": 16, **changes})
+        shutil.copytree(source, folder.path / "model")
+        rows = [
+            {
+                "prompt": [{"role": "user", "content": f"{first[: 3 + i]} {i}"}],
+                "completion": [{"role": "assistant", "content": "好" if i % 2 else "差"}],
+            }
+            for i in range(4)
+            for first in SENTENCES
+        ]
+        card = {"format": "text+label", "labels": ["好", "差"] if labels else None, "files": {}}
+        freeze(Staged(Splits(rows[:4], rows[4:6], rows), card), folder.path / "data")
         return folder
 
     return make
