@@ -20,7 +20,7 @@ from typing import Any
 
 from trainer import base, progress
 from trainer.config import STARTER, RunConfig
-from trainer.data.convert import contents
+from trainer.data.convert import Row, contents
 from trainer.data.stage import Staged, freeze, stage, thaw
 from trainer.data.tokens import fit
 from trainer.evaluate import evaluate
@@ -144,8 +144,8 @@ def _train(
     transformers.set_seed(config.seed)
     model = base.load_model(base_path, config, device)
     trainer = entry.build(
-        config, model, tokenizer, staged.splits.train, staged.splits.eval, folder.path / "checkpoints", device,
-        [progress.callback(folder, should_stop)],
+        config, model, tokenizer, rows_read(config, staged.splits.train), staged.splits.eval,
+        folder.path / "checkpoints", device, [progress.callback(folder, should_stop)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     checkpoint = resume_from or next(reversed(folder.checkpoints()), None)
@@ -156,6 +156,17 @@ def _train(
     del trainer, model
     gc.collect()
     return not stopped
+
+
+def rows_read(config: RunConfig, rows: list[Row]) -> list[Row]:
+    """The rows that `max_steps` gets to see; they are shuffled already, so the first are a fair sample.
+
+    Rendering and tokenising the others would take longer than a short run does.
+    """
+    if config.max_steps < 0 or config.packing:
+        return rows
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return rows[: config.max_steps * config.batch_size * config.gradient_accumulation * processes]
 
 
 def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig, base_path: Path) -> None:

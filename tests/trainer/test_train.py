@@ -12,7 +12,7 @@ import yaml
 
 from trainer import base, runs
 from trainer.config import UserError
-from trainer.train import train
+from trainer.train import rows_read, train
 
 
 def weights_hash(folder):
@@ -139,6 +139,12 @@ def test_a_run_killed_after_training_only_evaluates_again(run_of, monkeypatch):
     monkeypatch.setattr("trainer.train._train", lambda *args: pytest.fail("it trained again"))
     assert train(folder) == "done"
     assert weights_hash(folder) == before and folder.scores()["tuned"]
+
+
+def test_a_short_run_renders_only_the_rows_it_reads(config_of):
+    rows = [{"text": str(i)} for i in range(100)]
+    assert rows_read(config_of(max_steps=3, batch_size=4, gradient_accumulation=2), rows) == rows[:24]
+    assert rows_read(config_of(max_steps=-1), rows) == rows_read(config_of(packing=True), rows) == rows
 
 
 def test_frozen_rows_outlive_a_change_of_the_users_file(run_of, review_file):
