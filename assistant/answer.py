@@ -81,7 +81,7 @@ def _answer(
         return
     alone = carried_over(question, history)
     hits = search(index, alone, HITS, lang)
-    if refusal.answerable(alone, hits, index.idf) < refusal.THRESHOLD:
+    if refusal.answerable(alone, hits, index) < refusal.THRESHOLD:
         yield refused(question, hits, lang)
         return
     backend = pick(settings, lang)

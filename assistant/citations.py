@@ -18,7 +18,7 @@ from ingest.text import fold, glossary_terms
 SUPPORTED = 0.55
 
 ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:e\.g|i\.e|vs|etc|cf|fig|eq|sec|no|approx|resp|al|dr|mr|mrs|ms|prof|st|[A-Za-z])\.$", re.I
+    r"(?:^|[\s(])(?:(?i:e\.g|i\.e|vs|etc|cf|fig|eq|sec|no|approx|resp|al|dr|mr|mrs|ms|prof|st)|[A-Z])\.$"
 )
 END = re.compile(r"(?:[。！？!?]+|\.+(?=\s|$|[」』”’\"')\]])|…+)[」』”’\"'）)\]]*")
 MARKERS = re.compile(
@@ -98,6 +98,7 @@ class Unit:
     raw: str
     kind: str  # "sentence", "item" (of a list), "row" (of a table)
     order: int
+    block: int  # paragraph, list or table of the passage that it stands in
     header: str = ""
 
 
@@ -105,38 +106,38 @@ class Unit:
 def units(passage: str) -> tuple[Unit, ...]:
     """Sentences, list items and table rows of a passage in order; headings, code and rulers left out."""
     return tuple(
-        Unit(text, raw, kind, order, header)
-        for order, (text, raw, kind, header) in enumerate(_pieces(passage))
+        Unit(text, raw, kind, i, block, header)
+        for i, (text, raw, kind, block, header) in enumerate(_pieces(passage))
     )
 
 
-def _pieces(passage: str) -> Iterator[tuple[str, str, str, str]]:
+def _pieces(passage: str) -> Iterator[tuple[str, str, str, int, str]]:
     header: list[str] = []
-    fenced = False
+    fenced, block, last = False, 0, ""
     for line in passage.splitlines():
         stripped = line.strip()
         if stripped.startswith(("```", "~~~")):
             fenced = not fenced
-        elif fenced or not stripped or stripped.startswith(("#", "<!--", ":::")):
+        if fenced or not stripped or stripped.startswith(("#", "<!--", ":::", "```", "~~~")):
+            header, last = [], ""
             continue
-        elif stripped.startswith("|"):
+        item = re.match(r"(?:[-*+]|\d{1,2}[.)、])\s+", stripped)
+        kind = "row" if stripped.startswith("|") else "item" if item else "sentence"
+        block += kind != last
+        last = kind
+        if kind == "row":
             cells = cells_of(stripped)
             if all(re.fullmatch(r":?-*:?", cell) for cell in cells):
                 continue
             if not header:
                 header = cells
                 continue
-            yield row_text(header, cells), stripped.strip("| "), "row", " | ".join(header)
+            yield row_text(header, cells), stripped.strip("| "), kind, block, " | ".join(header)
             continue
-        else:
-            item = re.match(r"(?:[-*+]|\d{1,2}[.)、])\s+", stripped)
-            kind = "item" if item else "sentence"
-            body = stripped[item.end() :] if item else stripped.lstrip("> ")
-            for raw in [body] if kind == "item" and len(body) < 240 else sentences(body):
-                if re.search(r"\w", raw):
-                    yield plain(raw), raw, kind, ""
-        if not stripped.startswith("|"):
-            header = []
+        body = stripped[item.end() :] if item else stripped.lstrip("> ")
+        for raw in [body] if item and len(body) < 240 else sentences(body):
+            if re.search(r"\w", raw):
+                yield plain(raw), raw, kind, block, ""
 
 
 def cells_of(line: str) -> list[str]:
@@ -149,12 +150,19 @@ def row_text(header: list[str], cells: list[str]) -> str:
     """A table row as a line of text: **first cell**: second header: second cell; …"""
     chinese = bool(re.search(r"[\u4e00-\u9fff]", "".join(header + cells)))
     colon, semicolon = ("：", "；") if chinese else (": ", "; ")
-    rest = [(name, cell) for name, cell in zip(header[1:], cells[1:], strict=False) if re.search(r"\w", cell)]
+    rest = [
+        (name, cell.rstrip("。.；;"))
+        for name, cell in zip(header[1:], cells[1:], strict=False)
+        if re.search(r"\w", cell)
+    ]
     if len(header) == 2 or not all(name for name, _ in rest):
-        shown = [cell for _, cell in rest]
+        shown = semicolon.join(cell for _, cell in rest)
     else:
-        shown = [f"{name}{colon}{cell}" for name, cell in rest]
-    return f"**{cells[0]}**{colon}{semicolon.join(shown)}" if cells[0].strip() else semicolon.join(shown)
+        shown = semicolon.join(f"{name}{colon}{cell}" for name, cell in rest)
+    first = cells[0].strip()
+    if not first or not shown:
+        return first or shown
+    return f"{first if re.search('[`*]', first) else f'**{first}**'}{colon}{shown}"
 
 
 def plain(text: str) -> str:

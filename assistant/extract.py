@@ -6,21 +6,20 @@ Hits in, a `Cited` out. One leading sentence that answers, then short points und
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from assistant.citations import Unit, is_claim, units
 from assistant.markers import Cited
-from assistant.terms import content, coverage
+from assistant.terms import Idf, content, coverage, held, slots, weighted
 from assistant.types import Hit
-from ingest.text import fold, glossary_terms
+from ingest.text import fold, tokens
 
 MAX_POINTS = 7  # after the leading sentence
 MAX_A_HIT = 3
 MAX_STEPS = 8  # a list of steps is only of use whole
 MAX_LENGTH = 900  # Han characters, or two and a half times as many others
-HITS = 4
-SHARE = 0.5  # a point must score this share of the best
+HITS = 6
+SHARE = 0.6  # a point must score this share of the best
 
 ASKS_NUMBER = re.compile(
     r"how (?:many|much|big|large|long|high)|what (?:value|number|size|rate|rank)|which (?:value|rate|rank)|多少|几个|几次|几轮|多大|多久|多高|设多|几层|几行|几笔|几条|范围"
@@ -39,14 +38,15 @@ OTHER_LANGUAGE = {
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit of hit `hit` (index from 0) and how much it bears on the question."""
+    """A unit of hit `hit` (index from 0), how much it bears on the question, and its share of what that names."""
 
     unit: Unit
     hit: int
     score: float
+    named: float
 
 
-def compose(question: str, hits: list[Hit], idf: Callable[[list[str]], dict[str, float]], lang: str) -> Cited:
+def compose(question: str, hits: list[Hit], idf: Idf, lang: str) -> Cited:
     """The answer in quotes. `idf` tells how telling a token is in this library (0: not in it).
 
     The result has no text when no unit bears on the question at all.
@@ -66,39 +66,54 @@ def compose(question: str, hits: list[Hit], idf: Callable[[list[str]], dict[str,
     return cited
 
 
-def rank(question: str, hits: list[Hit], idf: Callable[[list[str]], dict[str, float]]) -> list[Scored]:
-    """All units of the hits, best first: the idf-weighted share of the question's content that a unit has,
-    its place in a good hit, and whether it has the kind of thing asked for."""
-    wanted = content(question)
-    extra = {term: 0.5 for term in glossary_terms(question) if term not in wanted}
-    rarity = idf(sorted({*wanted, *extra}))
-    weights = {term: value * rarity.get(term, 0.0) for term, value in {**extra, **wanted}.items()}
+def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
+    """All units of the hits, best first: the share of the question's content that a unit holds, whether its
+    heading is about it, its place in a good hit, and whether it has the kind of thing that is asked for."""
+    wanted = weighted(question, idf)
     folded = fold(question)
-    number, steps = bool(ASKS_NUMBER.search(folded)), bool(ASKS_STEPS.search(folded))
+    asks_number, asks_steps = bool(ASKS_NUMBER.search(folded)), bool(ASKS_STEPS.search(folded))
+    named = _named(question)
+    best = max(hit.score for hit in hits) or 1.0
     scored = []
     for index, hit in enumerate(hits):
-        heading = content(f"{hit.heading.split(' › ')[-1]}")
-        near = coverage(weights, heading)
+        head = set(tokens(hit.heading))
+        standing = 0.35 * held(wanted, head) + 0.35 * hit.score / best
         for unit in units(hit.text):
             if not is_claim(unit.text) and unit.kind != "row":
                 continue
-            own = coverage(weights, content(f"{unit.header if unit.kind == 'row' else ''} {unit.raw}"))
-            score = own + 0.35 * near + 0.3 * hit.score / (index + 1)
-            score += 0.12 * (unit.order == 0)
-            score += 0.12 * (number and bool(re.search(r"\d", unit.raw)))
-            score += 0.05 * (steps and unit.kind == "item")
+            own = set(tokens(unit.raw))
+            frame = own | head | set(tokens(unit.header))
+            has = len(named & frame) / len(named) if named else 0.0
+            score = standing + 0.7 * held(wanted, own) + 0.3 * held(wanted, frame) + 0.4 * has
+            score += 0.1 * (unit.order == 0) + 0.05 * (asks_steps and unit.kind == "item")
+            score += 0.15 * (asks_number and bool(re.search(r"\d", unit.raw)))
+            if unit.kind == "row" and named:  # the row of another size or card than the one asked about
+                subject = _named(unit.raw.split("|")[0])
+                score -= 0.3 * len(subject - named) / len(subject) if subject else 0.0
             score -= 0.25 * bool(DEPENDENT.match(fold(unit.raw))) + 0.1 * (_length(unit.text) > 160)
-            scored.append(Scored(unit, index, score))
+            score -= 0.2 * (unit.kind == "row" and "`" in unit.raw)  # settings for programs read badly alone
+            scored.append(Scored(unit, index, score, has))
     return sorted(scored, key=lambda s: (-s.score, s.hit, s.unit.order))
 
 
+def _named(text: str) -> set[str]:
+    """What has a digit in it: sizes, versions, counts."""
+    return {
+        token for slot in slots(text) for a in slot.alternatives for token in a if re.search(r"\d", token)
+    }
+
+
 def _lead(ranked: list[Scored]) -> Scored:
-    """The best unit that can stand first: a sentence before a list item of nearly the same score."""
+    """The best unit that can stand first: a sentence before a row or list item of nearly the same score."""
     best = ranked[0]
     for other in ranked:
-        if other.score < 0.85 * best.score:
+        if other.score < (0.9 if best.unit.kind == "row" else 0.8) * best.score:
             break
-        if other.unit.kind != "item" and not DEPENDENT.match(fold(other.unit.raw)):
+        if (
+            other.unit.kind == "sentence"
+            and other.named >= best.named
+            and not DEPENDENT.match(fold(other.unit.raw))
+        ):
             return other
     return best
 
@@ -123,9 +138,11 @@ def _points(question: str, lead: Scored, ranked: list[Scored], hits: list[Hit]) 
 
 
 def _steps(lead: Scored, ranked: list[Scored]) -> list[Scored]:
-    """The list that a leading sentence introduces, whole."""
+    """The list that comes right after the leading sentence's paragraph, whole."""
     items = [
-        s for s in ranked if s.hit == lead.hit and s.unit.kind == "item" and s.unit.order > lead.unit.order
+        s
+        for s in ranked
+        if s.hit == lead.hit and s.unit.kind == "item" and s.unit.block == lead.unit.block + 1
     ]
     items.sort(key=lambda s: s.unit.order)
     return items[:MAX_STEPS] if len(items) >= 3 else []
@@ -134,7 +151,7 @@ def _steps(lead: Scored, ranked: list[Scored]) -> list[Scored]:
 def _repeats(a: Unit, b: Unit) -> bool:
     """Whether one unit says little beyond the other."""
     one, two = content(a.text), content(b.text)
-    return bool(one and two) and max(coverage(one, two), coverage(two, one)) > 0.8
+    return bool(one and two) and max(coverage(one, two), coverage(two, one)) > 0.7
 
 
 def _write(cited: Cited, scored: Scored) -> None:
