@@ -89,7 +89,7 @@ class Jobs:
         saved = folder.saved_step()
         said = coded("resumes", step=saved) if saved else coded("starts_over")
         job = self.store.enqueue(
-            folder, "train", device_of(config, "train"), step=saved, finished=None, **said
+            folder, "train", device_of(config, "train"), step=saved, stage="", finished=None, **said
         )
         self.dispatch()
         return job.id

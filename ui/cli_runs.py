@@ -117,11 +117,14 @@ def run_log(run_id: RunId, lines: Annotated[int, typer.Option("-n", min=1)] = 40
 @run_app.command("cancel")
 def run_cancel(run_id: RunId) -> None:
     """Stop a run; it keeps a checkpoint that resumes."""
-    state = jobs().cancel(folder_of(run_id).id, wait=CANCEL_SECONDS)
-    if state != "cancelled":
-        typer.echo(f"{run_id}: {state}; it was asked to stop and writes its checkpoint first")
-        return
-    typer.echo(f"{run_id}: cancelled; `tunesmith run resume {run_id}` goes on from its last checkpoint")
+    from trainer.messages import message
+    from ui.cli import screen_lang
+
+    folder = folder_of(run_id)
+    state = jobs().cancel(folder.id, wait=CANCEL_SECONDS)
+    status = folder.status()
+    said = message(status, screen_lang()) if status["state"] == "cancelled" else state
+    typer.echo(f"{folder.id}: {said}")
 
 
 @run_app.command("resume")
