@@ -76,6 +76,7 @@ def candidates(facts: dict[str, Any]) -> list[Candidate]:
         and knows(card, facts["language"])
         and (not card.superseded_by or _replaced_by_other_kind(card, kinds))
     ]
+    cards = [card for card in cards if card.context >= facts["length_needed"]] or cards
     smallest = min(cards, key=lambda card: card.params_b)
     fitting = [card for card in cards if card.params_b <= facts["target_b"]] or [smallest]
     order = sorted(fitting, key=lambda card: (-round(card.params_b, 1), kinds.index(card.kind)))

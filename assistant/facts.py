@@ -11,6 +11,7 @@ from typing import Any
 from assistant.situation import situation_from_profile, situation_from_text
 from assistant.types import Situation
 from trainer.config import STARTER
+from trainer.data.language import token_estimate
 from trainer.hardware import Hardware, gpu_row
 
 # Facts beside Situation's keys, RunConfig's fields and what rules set; a test holds rules.yaml to these names.
@@ -22,8 +23,10 @@ DERIVED = (
     "model_knows_language", "model_superseded", "model_superseded_by", "model_kind", "model_thinking",
     "model_licence", "model_listed", "params_per_rank", "fits_full", "fits_lora", "fits_qlora", "batch_fits", "fits",
     "memory_gb", "memory_high_gb", "usable_gb", "steps", "hours", "base_model_given", "cpu_cores",
-    "named", "model_size_guessed", "available_gb",
+    "named", "label_tokens", "model_size_guessed", "available_gb",
 )  # fmt: skip
+MOST_LABELS = 20  # labels that the instruction of a row can name
+TEMPLATE = 24  # tokens of the instruction's own words, about
 PREFERRED = {
     "dpo": "pairs",
     "orpo": "pairs",
@@ -150,8 +153,11 @@ def _measured(profile: Any) -> dict[str, Any]:
     )
     return {
         "labels": len(labels) or None,
-        "label_list": ", ".join(map(str, labels)) if 1 < len(labels) <= 20 else None,
+        "label_list": _listed(labels) or None,
         "rows_per_class": min(labels.values()) if labels else None,
+        "label_tokens": token_estimate(listed, profile.script) + TEMPLATE
+        if (listed := _listed(labels))
+        else 0,
         "multi_turn": profile.format in ("messages", "sharegpt") or None,
         "p95": lengths.p95 if lengths else None,
         "longest": lengths.max if lengths else None,
@@ -160,3 +166,8 @@ def _measured(profile: Any) -> dict[str, Any]:
         "data_file": str(profile.path),
         **({"task_name": name} if name else {}),
     }
+
+
+def _listed(labels: dict[str, int]) -> str:
+    """Labels as the instruction names them; "" where they are too many to be named in every row."""
+    return ", ".join(map(str, labels)) if 1 < len(labels) <= MOST_LABELS else ""

@@ -33,7 +33,7 @@ __all__ = [
 
 ASSUMED_MACHINE = ("gpus", "gpu_vram_gb", "bf16", "ram_gb", "headroom", "headroom_least")
 ASSUMED_DATA = ("train_rows", "avg_tokens", "avg_completion_tokens")
-WANTED = ("families", "kinds", "target_b")
+WANTED = ("families", "kinds", "target_b", "length_needed")
 # RunConfig's fields in the order in which one depends on another. A field that no rule speaks of is left out.
 BEFORE_STEPS = (
     "base_model", "starter_hidden_size", "starter_layers", "starter_vocab_size", "peft", "precision", "optim", "r",
