@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import re
 
-DIGITS = {char: value for value, char in enumerate("零一二三四五六七八九")} | {"〇": 0, "兩": 2, "两": 2}
+DIGITS = (
+    {char: value for value, char in enumerate("零一二三四五六七八九")}
+    | {"〇": 0, "兩": 2, "两": 2}
+    | dict.fromkeys("幾几數数", 3)
+)
 POWERS = {"十": 10, "百": 100, "千": 1000}
 MYRIADS = {"萬": 10**4, "万": 10**4, "億": 10**8, "亿": 10**8}
 WORDS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
     "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
-    "a": 1, "a few": 3, "several": 5, "a couple of": 2,
+    "a": 1, "few": 3, "a few": 3, "several": 5, "a couple of": 2,
 }  # fmt: skip
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "k": 1000, "m": 10**6}
+VAGUE = {"hundreds": 300, "thousands": 3000}  # "hundreds of", 「幾百」: three of them
 _WORD = "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True))
 NUMBER = (
     r"(?:\d+(?:\.\d+)?\s*[萬万]\s*\d\s*千"
     r"|\d[\d,]*(?:\.\d+)?\s*(?:[kKmM](?![A-Za-z])|[百千萬万億亿]+|(?:hundred|thousand|million)\b)?"
-    r"|[零〇一二兩两三四五六七八九十百千萬万億亿]+"
+    r"|(?:[幾几數数](?=[十百千萬万]))?[零〇一二兩两三四五六七八九十百千萬万億亿]+"
+    r"|\b(?:hundreds|thousands)(?=\s+of\b)"
     rf"|\b(?:{_WORD})\s+(?:hundred|thousand|million)\b"
     rf"|\b(?:{_WORD})\b)"
 )
@@ -36,6 +42,8 @@ def number(text: str) -> float | None:
         return float(match[1]) * SCALES.get(match[2], scale)
     if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*[萬万]\s*(\d)\s*千", text):
         return float(match[1]) * 10**4 + int(match[2]) * 1000
+    if text in VAGUE:
+        return VAGUE[text]
     if text in WORDS:
         return WORDS[text]
     parts = text.rsplit(None, 1)

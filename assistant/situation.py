@@ -24,7 +24,7 @@ NOUNS = (
     "transcripts?|summaries|labels?|abstracts?|posts?|notes|traces?|solutions?|functions?|snippets?|descriptions?|"
     "headlines?|titles|reports?|contracts?|queries|prompts?|answers?|stories|letters|chats?|calls?|instances?|items"
 )
-HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題"
+HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題|FAQ|QA"
 LABELLED = "標註|标注|標記|标记|標好|标好|labell?ed|annotated"
 COUNTS: list[tuple[str, str]] = [
     ("preference_pairs", r"(?:組|组|對|对|筆|条|條|個|个)?\s*(?:人工)?(?:的)?\s*(?:偏好|chosen\s*/\s*rejected|比較|比较|好壞對比|较好和较差)"),
@@ -41,16 +41,18 @@ COUNTS: list[tuple[str, str]] = [
     ("docs", r"-page\b"),
     ("rows", rf"(?:份|篇|個|个|张|張)?\s*(?:已)?(?:{LABELLED})(?:好|過|过)?(?:的)?"),
     ("rows", r"(?:筆|条|條|則|则|句|列|行|封|組|组|段|通|輪|轮|篇)"),
-    ("rows", rf"(?:個|个|道|份)\s*(?:[\w\u4e00-\u9fff]{{1,8}}?\s*)??(?:{HAN_NOUNS})"),
+    ("rows", rf"(?:個|个|道|份|張|张)\s*(?:[\w\u4e00-\u9fff]{{1,8}}?\s*)??(?:{HAN_NOUNS})"),
     ("rows", rf"(?:[A-Za-z'/-]+\s+){{0,5}}?(?:{NOUNS})\b"),
 ]  # fmt: skip
 # The other way round: the name first, then the number.
 NAMED_COUNTS: list[tuple[str, str]] = [
     ("rows", rf"(?:已)?(?:{LABELLED})(?:了|好了|過|过)?\s*(?:有|約|约|:|：)?\s*"),
+    ("preference_pairs", r"chosen\s*/\s*rejected\s*(?:有|約|约|:|：|=)?\s*"),
     ("thumbs_down", r"(?:倒讚|倒赞|點踩|点踩|踩|thumbs?[- ]?down|dislikes?)\s*(?:有|:|：|=)?\s*"),
     ("thumbs_up", r"(?:按讚|點讚|点赞|(?<!倒)讚|(?<!倒)赞|thumbs?[- ]?up|(?<!dis)likes?)\s*(?:有|:|：|=)?\s*"),
     ("preference_pairs", r"(?:偏好(?:資料|数据|對|对)?|preference pairs?)\s*(?:有|約|约|:|：|=)?\s*"),
 ]  # fmt: skip
+DATA_IS = r"(?:資料量?|数据量?|資料集|数据集|語料|语料|dataset|data)(?:\s*(?:大約|大约|約|约|有|共|總共|of|size|is|about|:|：))*\s*"
 TASKS: list[tuple[str, str]] = [
     ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),
     ("tool-use", r"tool[- ]?(?:use|call)|function[- ]call|工具(?:呼叫|調用|调用|使用)|函(?:式|数|數)(?:呼叫|调用)|\bagent\b"),
@@ -83,7 +85,7 @@ LANGUAGES: list[tuple[str, str]] = [
     ("pt", r"葡萄牙|portuguese"),
 ]
 ROW_TASKS = ("classification", "ner", "extraction", "summarization", "translation")
-NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+)?gpus?\b|without\s+(?:a\s+|any\s+)?gpu|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
+NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+)?gpus?\b|without\s+(?:a\s+|any\s+)?gpu|no\s+graphics\s+card|GPU\s*[:：]\s*(?:none|no\b|無|无|沒有|没有)|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
 SENSITIVE = r"敏感|機密|机密|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
 DAILY = r"每天|每日|天天|隨時|随时|即時|实时|daily|every day|each day|hourly|real[- ]?time"
 WEEKLY = r"每週|每周|每星期|每月|每個月|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
@@ -164,6 +166,7 @@ def _counts(text: str, task: str | None) -> dict[str, int]:
     taken: list[tuple[int, int]] = []
     patterns = [(key, rf"{words}(?P<n>{NUMBER})") for key, words in NAMED_COUNTS]
     patterns += [(key, rf"(?P<n>{NUMBER}){ABOUT}{words}") for key, words in COUNTS]
+    patterns.append(("rows", rf"{DATA_IS}(?P<n>{NUMBER})"))  # last: "資料 2000 對" counts pairs
     for key, pattern in patterns:
         for match in re.finditer(pattern, text, re.I):
             value, span = number(match["n"]), match.span("n")
@@ -206,6 +209,10 @@ def _machine(text: str) -> dict[str, Any]:
     )
     if counted and (count := number(counted[1] or counted[2])) and count <= 64:
         found["gpus"] = int(count)
+    elif spelled and (
+        match := re.search(rf"{re.escape(spelled)}[^，。,;；]{{0,8}}?[x×*]\s*(\d{{1,2}})\b", text, re.I)
+    ):
+        found["gpus"] = int(match[1])
     elif (
         _has(rf"(?:單|单)\s*(?:張|张|卡|片|塊|块)?|single\s+{card}", text)
         and "gpus" not in found
@@ -240,7 +247,10 @@ def _gpu_memory(text: str) -> float | None:
             after,
         ):
             continue
-        if _has(r"(?:RAM|主記憶體|系統記憶體)\s*$", before):
+        if _has(
+            r"(?:RAM|主記憶體|系統記憶體|資料|数据|語料|data(?:set)?|corpus)\s*(?:有|約|约|of|is|:|：)?\s*$",
+            before,
+        ):
             continue
         of_card = _has(r"VRAM|顯存|显存|顯示記憶體|GPU|顯卡|显卡|顯示卡|card|RTX|卡", before + after)
         if not of_card and (_has(r"^\s*(?:記憶體|内存)", after) or _has(r"(?:記憶體|内存)\s*$", before)):
