@@ -163,6 +163,11 @@ def load_tokenizer(path: Path) -> Any:
         raise UserError(
             f"{path}: the tokenizer cannot be loaded: {str(error).splitlines()[0][:160]}"
         ) from None
+    if tokenizer.chat_template is None:
+        raise UserError(
+            f"{path}: the tokenizer has no chat template; use the model's instruct version, or put its "
+            f"chat_template.jinja into the folder"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"

@@ -52,7 +52,8 @@ def answers(
     import torch
     from transformers import GenerationConfig
 
-    prompts = [_prompt_ids(row, tokenizer) for row in rows]
+    # A reasoning model would spend its room on thoughts; templates without the switch ignore it.
+    prompts = [_prompt_ids(row, tokenizer, enable_thinking=False) for row in rows]
     pad = tokenizer.pad_token_id
     settings = GenerationConfig(
         do_sample=False,
@@ -127,8 +128,8 @@ def logprobs(
     return found
 
 
-def _prompt_ids(row: Row, tokenizer: Any) -> list[int]:
-    return _render(tokenizer, row["prompt"], _tools(row), add_generation_prompt=True)
+def _prompt_ids(row: Row, tokenizer: Any, **options: Any) -> list[int]:
+    return _render(tokenizer, row["prompt"], _tools(row), add_generation_prompt=True, **options)
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]], tools: Any = None, **options: Any) -> list[int]:

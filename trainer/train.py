@@ -57,7 +57,8 @@ def train(
     folder.set_status(stage="evaluate", eta_seconds=None)
     try:
         for which in ("tuned", "base"):
-            evaluate(folder, which, should_stop)
+            if which not in folder.scores():  # a run that goes on after a kill may have one already
+                evaluate(folder, which, should_stop)
     except Stopped:
         return "cancelled"
     return "done"
@@ -138,6 +139,7 @@ def _train(
     device: str, should_stop: Callable[[], bool], resume_from: Path | None,
 ) -> bool:  # fmt: skip
     """Train and write the weights; False when stopped before the end."""
+    import torch
     import transformers
     from transformers.trainer_callback import PrinterCallback
 
@@ -155,6 +157,8 @@ def _train(
         _save(trainer, tokenizer, weights(folder, config), config, base_path)
     del trainer, model
     gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()  # evaluation loads the model again
     return not stopped
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainer import base, runs
+from trainer import runs
 from trainer.config import RunConfig, UserError
 from trainer.evaluate import OTHER, as_label, classification, evaluate, perplexity, wilson
 from trainer.generate import Stopped, answer_room, answers, load_for_inference, logprobs

@@ -1,6 +1,7 @@
 """Every field of RunConfig reaches the trainer, and every method trains."""
 
 import math
+import shutil
 
 import pytest
 
@@ -168,6 +169,20 @@ def test_loss_is_on_the_answer_on_all_answers_or_on_everything(built, monkeypatc
     assert trained_text(built(loss_on="assistant")) == "maybe<|im_end|>yes<|im_end|>"
     everything = trained_text(built(loss_on="all"))
     assert everything.startswith("<|im_start|>user\nwas it good") and everything.endswith("yes<|im_end|>\n")
+
+
+def test_a_template_that_marks_no_answer_cannot_train_all_answers(config_of, tiny_base, tmp_path):
+    folder = tmp_path / "unmarked"
+    shutil.copytree(tiny_base, folder)
+    template = folder / "chat_template.jinja"
+    template.write_text(
+        template.read_text().replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
+    )
+    with pytest.raises(UserError, match="set loss_on to completion or all"):
+        build(config_of(base_model=str(folder), loss_on="assistant"), tmp_path)
+    template.unlink()
+    with pytest.raises(UserError, match="has no chat template"):
+        build(config_of(base_model=str(folder)), tmp_path)
 
 
 def test_continued_pretraining_trains_every_token_of_a_text(built):

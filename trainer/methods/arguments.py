@@ -30,7 +30,7 @@ def training_arguments(config: RunConfig, output: Path, device: str, eval_rows: 
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps,
         "per_device_train_batch_size": config.batch_size,
-        "per_device_eval_batch_size": max(config.batch_size, 8),
+        "per_device_eval_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,

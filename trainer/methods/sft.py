@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainer.config import RunConfig
+from trainer.config import RunConfig, UserError
 from trainer.data.convert import Row
 from trainer.methods.arguments import adapter_config, early_stopping, training_arguments
 
@@ -27,6 +27,8 @@ def build(
     from datasets import Dataset
     from trl import SFTConfig
 
+    if config.loss_on == "assistant" and config.method == "sft":
+        _require_markers(tokenizer)
     arguments = SFTConfig(
         **training_arguments(config, output, device, len(evaluation)),
         max_length=config.max_length,
@@ -43,6 +45,21 @@ def build(
         peft_config=adapter_config(config),
         callbacks=[*callbacks, *early_stopping(config)],
     )
+
+
+def _require_markers(tokenizer: Any) -> None:
+    """Raise UserError where neither the model's chat template nor TRL's for its family marks the answers."""
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    if has_generation_markers(tokenizer.chat_template):
+        return
+    try:
+        get_training_chat_template(tokenizer)
+    except ValueError:
+        raise UserError(
+            "loss_on = 'assistant': this model's chat template does not mark the assistant's words; "
+            "set loss_on to completion or all"
+        ) from None
 
 
 def as_trl(row: Row, config: RunConfig) -> Row:
