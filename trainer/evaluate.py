@@ -77,7 +77,8 @@ def _measure(
 ) -> tuple[dict[str, Any], list[str] | None]:  # fmt: skip
     if task == "classification":
         room = answer_room(tokenizer, labels)
-        outputs = answers(model, tokenizer, rows, room, should_stop)
+        # A hybrid model untrained on the task would spend its room on thoughts.
+        outputs = answers(model, tokenizer, rows, room, should_stop, thinking=False)
         predicted = [as_label(text, labels) for text in outputs]
         return classification(predicted, [_expected(row) for row in rows], labels), outputs
     if task == "pairs":
@@ -97,7 +98,7 @@ def _measure(
     )
     if task == "text":
         return measured, None
-    outputs = answers(model, tokenizer, rows, config.max_new_tokens, should_stop)
+    outputs = answers(model, tokenizer, rows, config.max_new_tokens, should_stop, thinking=False)
     right = sum(text == _expected(row).strip() for text, row in zip(outputs, rows, strict=True))
     return {**measured, "exact_match": right / len(rows), "interval": list(wilson(right, len(rows)))}, outputs
 

@@ -46,14 +46,18 @@ def load_for_inference(folder: RunFolder, config: RunConfig, which: str) -> tupl
 
 
 def answers(
-    model: Any, tokenizer: Any, rows: list[Row], room: int, should_stop: Callable[[], bool] = lambda: False
-) -> list[str]:
-    """Greedy answers of at most `room` tokens to the rows' prompts, without special tokens, stripped."""
+    model: Any, tokenizer: Any, rows: list[Row], room: int, should_stop: Callable[[], bool] = lambda: False,
+    thinking: bool = True,
+) -> list[str]:  # fmt: skip
+    """Greedy answers of at most `room` tokens to the rows' prompts, without special tokens, stripped.
+
+    `thinking=False` asks a hybrid model's template for an answer without thoughts; others ignore it.
+    """
     import torch
     from transformers import GenerationConfig
 
-    # A reasoning model would spend its room on thoughts; templates without the switch ignore it.
-    prompts = [_prompt_ids(row, tokenizer, enable_thinking=False) for row in rows]
+    options = {} if thinking else {"enable_thinking": False}
+    prompts = [_prompt_ids(row, tokenizer, **options) for row in rows]
     pad = tokenizer.pad_token_id
     settings = GenerationConfig(
         do_sample=False,

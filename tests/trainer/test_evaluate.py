@@ -89,6 +89,20 @@ def test_a_batch_of_mixed_lengths_answers_as_each_row_alone(model):
     assert len(answers(*model, [talk(3)], 2)[0]) < len(together[-1])
 
 
+def test_thoughts_are_switched_off_where_a_template_has_the_switch(model):
+    net, tokenizer = model
+    plain = answers(net, tokenizer, [talk(3)], 12)
+    template = tokenizer.chat_template
+    tokenizer.chat_template = (
+        template + "{% if enable_thinking is false %}{{ 'good and bad and' }}{% endif %}"
+    )
+    try:
+        assert answers(net, tokenizer, [talk(3)], 12) == plain
+        assert answers(net, tokenizer, [talk(3)], 12, thinking=False) != plain
+    finally:
+        tokenizer.chat_template = template
+
+
 def test_logprobs_are_those_of_the_whole_models_logits(model):
     import torch
 
