@@ -161,7 +161,7 @@ def test_free_answers_are_compared_and_their_room_is_the_runs(run_of, tmp_path, 
     rooms = []
     monkeypatch.setattr(
         "trainer.evaluate.answers",
-        lambda model, tokenizer, rows, room, stop: rooms.append(room) or [""] * len(rows),
+        lambda model, tokenizer, rows, room, *_, **__: rooms.append(room) or [""] * len(rows),
     )
     folder = run_of(train_file=str(tmp_path / "talk.jsonl"), max_steps=2, max_new_tokens=7)
     train(folder)
