@@ -17,7 +17,7 @@ from assistant.facts import complete, facts_of, rows_for
 from assistant.rules import Choice, citation, decide, evaluate, matching
 from assistant.situation import situation, situation_from_profile, situation_from_text
 from assistant.types import Reason, Recommendation, Situation
-from kb.facts import Rule
+from kb.facts import Rule, by_id
 from trainer.config import RunConfig
 from trainer.estimate import estimate
 from trainer.hardware import GpuInfo, Hardware
@@ -112,6 +112,24 @@ def to_json(recommendation: Recommendation) -> dict[str, Any]:
         "warnings": recommendation.warnings,
         "alternatives": recommendation.alternatives,
     }
+
+
+def beyond_advice(values: dict[str, Any], recommendation: Recommendation, lang: str = "en") -> dict[str, str]:
+    """A sentence for each field whose value leaves the range that its rule admits: {field: why}."""
+    found = {}
+    for name, reason in recommendation.reasons.items():
+        advised = reason.overruled[0] if reason.rule.endswith("-yours") and reason.overruled else None
+        rule = by_id("rules")[advised["rule"] if advised else reason.rule]
+        low, high = rule.range.get(name, (-math.inf, math.inf))
+        value = values.get(name)
+        if not isinstance(value, int | float) or low <= value <= high:
+            continue
+        why = advised["because"] if advised else reason.because
+        if lang == "en":
+            found[name] = f"{name} {value:g} is outside {low:g} to {high:g}. {why}"
+        else:
+            found[name] = f"{name} {value:g} 超出 {low:g} 至 {high:g}。{why}"
+    return found
 
 
 def _assume(name: str, facts: dict[str, Any]) -> None:

@@ -176,7 +176,7 @@ def seconds(
     total *= 2 if config.method in ("dpo", "orpo", "simpo", "reward") else 1
     if config.base_model == STARTER and gpu is None:
         # Small matrices run far below a device's rate, so the starter model has its own measured figure.
-        return round(total * 6 * shape.params_b / setting("starter_gflops"))
+        return round(total * 6 * linear_params(shape) / (setting("starter_gflops") * 1e9))
     flop = (6 if config.peft == "full" else 4) + (2 if config.gradient_checkpointing else 0)
     weights = (shape.active_b or shape.params_b) * 1e9
     if gpu is not None:

@@ -208,6 +208,13 @@ def test_a_value_of_the_persons_own_keeps_the_advised_one_beside_it():
     assert {key: reason["overruled"][0][key] for key in ("rule", "value")} == {"rule": "rank-16", "value": 16}
 
 
+def test_a_changed_value_outside_the_rules_range_is_told():
+    plan = recommend(situation({"task": "chat", "rows": 5000, "gpu_vram_gb": 24}))
+    assert advice.beyond_advice(plan.run, plan) == {}
+    told = advice.beyond_advice({**plan.run, "learning_rate": 1e-5, "epochs": 30}, plan, "zh-TW")
+    assert set(told) == {"learning_rate", "epochs"} and "超出" in told["epochs"]
+
+
 def test_reasons_are_in_the_readers_language():
     given = situation({"task": "classification", "rows": 80})
     assert re.search(r"[\u4e00-\u9fff]", recommend(given, lang="zh-TW").reasons["decision"].because)
