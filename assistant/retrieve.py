@@ -16,13 +16,15 @@ from ingest.index import Index
 from ingest.text import detect_lang, fold, glossary_terms, tokens
 
 CANDIDATES = 50
-# Fitted on XQuAD and DRCD by tests/bench/retrieval.py, where this convex combination beats rank fusion
-# (RRF, k = 60), words alone and vectors alone; flat around these values.
-DENSE_WEIGHT = 0.5  # for a question that the embedder reads in full
-TRIGRAM_WEIGHT = 0.4  # of the words' side; the rest is BM25
+LONGEST = 2000  # characters of a question that are looked at
+# Fitted on XQuAD and DRCD (tests/bench/retrieval.py), where this convex combination beats rank fusion
+# (RRF, k = 60), words alone and vectors alone. The optimum is flat: a third more or less costs < .002.
+DENSE_WEIGHT = 0.5  # of a question that the embedder reads in full
+WORDING = (2, 5)  # lengths of character n-grams: short ones forgive inflection, long ones see equal phrases
+WORDING_WEIGHT = 0.375  # against BM25; on top of it worth .007 (zh), .004 (en), .005 (DRCD) of nDCG@10
 RARITY = 1.5  # a term counts idf ** 1.5; BM25 itself has idf ** 1
 GLOSSARY_WEIGHT = 0.3
-SATURATED = 1.5  # BM25 of a passage that says every term about twice, over the sum of the terms' idf
+SATURATED = 1.5  # a full BM25 score, in sums of the terms' weights: a passage that says each about twice
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -36,16 +38,16 @@ def search(
     section that is there in several languages only one counts, the reader's if it can be had.
     `source` restricts to "kb", a file or a folder. Scores are in 0..1 and can be compared between questions.
     """
-    found = candidates(index, question, source)
+    found = candidates(index, question, source, max(CANDIDATES, k))
     scores = fuse(found)
     best = sorted(scores, key=lambda i: (-scores[i], i))
     chunks = [found.chunks[i] for i in best]
-    return _one_language(index, chunks, scores, lang or detect_lang(question))[:k]
+    return _one_language(index, chunks, scores, lang or detect_lang(question), k)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What words and vectors each found, scores in 0..1 by chunk id, and the weight of the vectors."""
+    """What words and vectors found: scores by chunk id, of words for every candidate, of vectors for the nearest."""
 
     words: dict[str, float]
     vectors: dict[str, float]
@@ -53,25 +55,27 @@ class Candidates:
     chunks: dict[str, Chunk]
 
 
-def candidates(index: Index, question: str, source: str | None = None) -> Candidates:
-    """Both searches of one question, before they are fused."""
+def candidates(index: Index, question: str, source: str | None = None, limit: int = CANDIDATES) -> Candidates:
+    """Both searches of one question, the best `limit` of each, before they are fused."""
+    question = question[:LONGEST]
     terms = term_weights(index, question)
-    bm25 = dict(index.lexical({t: w for t, (w, _) in terms.items() if w}, CANDIDATES, source))
+    bm25 = dict(index.lexical({t: w for t, (w, _) in terms.items() if w}, limit, source))
     ideal = sum(full for _, full in terms.values()) * SATURATED or 1.0
     weight = dense_weight(index, question)
-    cosines = dict(index.dense(_embedded(index.embedder, question), CANDIDATES, source)) if weight else {}
+    cosines = dict(index.dense(_embedded(index.embedder, question), limit, source)) if weight else {}
     chunks = {chunk.id: chunk for chunk in index.get([*bm25, *(i for i in cosines if i not in bm25)])}
-    shared = dict(zip(chunks, trigram_overlap(question, [c.indexed() for c in chunks.values()]), strict=True))
+    texts = [chunk.indexed() for chunk in chunks.values()]
+    alike = sum(wording(question, texts, length) for length in WORDING) / len(WORDING)
     words = {
-        i: (1 - TRIGRAM_WEIGHT) * min(1.0, bm25.get(i, 0.0) / ideal) + TRIGRAM_WEIGHT * shared[i]
-        for i in chunks
+        i: (1 - WORDING_WEIGHT) * bm25.get(i, 0.0) / ideal + WORDING_WEIGHT * float(share)
+        for i, share in zip(chunks, alike, strict=True)
     }
     return Candidates(words, {i: max(0.0, c) for i, c in cosines.items() if i in chunks}, weight, chunks)
 
 
 def fuse(found: Candidates) -> dict[str, float]:
     """Convex combination. A candidate beyond the nearest vectors is taken to be as near as the last of them."""
-    furthest = min(found.vectors.values(), default=0.0) if len(found.vectors) >= CANDIDATES else 0.0
+    furthest = min(found.vectors.values(), default=0.0)
     weight = found.dense_weight
     return {
         i: (1 - weight) * words + weight * found.vectors.get(i, furthest) for i, words in found.words.items()
@@ -101,31 +105,36 @@ def dense_weight(index: Index, question: str) -> float:
     return DENSE_WEIGHT * max(0.0, 1 - 2 * index.embedder.unknown_share(question))
 
 
-def trigram_overlap(question: str, texts: list[str]) -> list[float]:
-    """Share of the question's character trigrams that each text holds, rare ones among the texts counting more.
-
-    BM25 over bigrams does not see longer runs of equal wording; this adds .004 (zh) to .005 (en) of nDCG@10.
-    """
-    plain = _plain(question)
-    grams = list(dict.fromkeys(plain[i : i + 3] for i in range(len(plain) - 2)))
-    holds = np.array([[gram in text for gram in grams] for text in map(_plain, texts)], bool).reshape(
-        -1, len(grams)
-    )
+def wording(question: str, texts: list[str], length: int) -> np.ndarray:
+    """Share of the question's character n-grams that each text holds, those rare among the texts counting more."""
+    wanted = _grams(question, length)
+    holds = np.zeros((len(texts), len(wanted)), bool)
+    for row, text in enumerate(texts):
+        grams = _grams(text, length)
+        if len(grams):
+            holds[row] = grams[grams.searchsorted(wanted).clip(max=len(grams) - 1)] == wanted
     count = holds.sum(axis=0)
     rarity = np.log1p((len(texts) - count + 0.5) / (count + 0.5))
-    return (holds @ rarity / max(rarity.sum(), 1e-9)).tolist()
+    return holds @ rarity / max(rarity.sum(), 1e-9)
 
 
-@lru_cache(maxsize=4096)
-def _plain(text: str) -> str:
-    return _NO_WORD.sub(" ", fold(text)).strip()
+@lru_cache(maxsize=8192)
+def _grams(text: str, length: int) -> np.ndarray:
+    """Sorted codes of the character n-grams of a text, runs of other than letters and digits taken as a space."""
+    plain = _NO_WORD.sub(" ", fold(text)).strip()
+    codes = np.frombuffer(plain.encode("utf-32-le"), np.uint32).astype(np.uint64)
+    if len(codes) < length:
+        return codes[:0]
+    # Wraps around for n > 3; two grams of one text then share a code once in 10 ** 13 pairs.
+    places = np.array([0x1FFFFF3**place % 2**64 for place in range(length)], np.uint64)
+    return np.unique(np.lib.stride_tricks.sliding_window_view(codes, length) @ places)
 
 
 def hit(chunk: Chunk, score: float) -> Hit:
     """A chunk as the assistant and the screen know it."""
     return Hit(
         id=chunk.id, page=chunk.page, heading=chunk.heading, lang=chunk.lang, text=chunk.text,
-        score=round(score, 6), sources=chunk.sources, anchor=chunk.anchor, source=chunk.source,
+        score=round(min(1.0, score), 6), sources=chunk.sources, anchor=chunk.anchor, source=chunk.source,
     )  # fmt: skip
 
 
@@ -134,14 +143,18 @@ def _embedded(embedder: Embedder, question: str) -> np.ndarray:
     return embedder.embed([question])[0]
 
 
-def _one_language(index: Index, chunks: list[Chunk], scores: dict[str, float], lang: str) -> list[Hit]:
-    """Hits, best first, each section of the knowledge base in one language: the reader's where it is there.
+def _one_language(
+    index: Index, chunks: list[Chunk], scores: dict[str, float], lang: str, k: int
+) -> list[Hit]:
+    """The k best hits, each section of the knowledge base in one language: the reader's where it is there.
 
     A section found in another language only is exchanged for its translation, at the score of what was found.
     """
     kept: dict[str, Hit] = {}
     languages: dict[tuple[str, str], str] = {}
     for chunk in chunks:
+        if len(kept) == k:
+            break
         score = scores[chunk.id]
         if chunk.source == "kb":
             section = (chunk.page, chunk.anchor)
