@@ -8,8 +8,10 @@ enter. Costs no torch.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
+import socket
 import tempfile
 import threading
 import weakref
@@ -17,8 +19,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from trainer.config import UserError
 from trainer.export.header import read_header
@@ -53,20 +53,15 @@ class LlamaCpp:
         header = read_header(self.path)
         self.architecture = header.architecture
         self.context = min(n_ctx, header.context_length or n_ctx)
-        self._closing = threading.Lock()
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()  # of the requests under way
+        self._closed = False
+        self._server: Any = None
         self._folder = Path(tempfile.mkdtemp(prefix="tunesmith-"))  # mode 0700
-        self._server = None
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        socket = self._folder / "llama.sock"
-        self._http = httpx.Client(
-            transport=httpx.HTTPTransport(
-                uds=str(socket), verify=False
-            ),  # no TLS on a socket: spares loading certificates
-            base_url="http://llamacpp",
-            timeout=httpx.Timeout(None, connect=10),  # a long answer on a slow CPU is no error
-        )
+        self._socket = self._folder / "llama.sock"
         try:
-            self._server = _start(self.path, self.context, threads, socket)
+            self._server = _start(self.path, self.context, threads, self._socket)
             # xllamacpp waits for ever when a server is destroyed before its loop has begun; one token proves the
             # loop and shows that the model computes.
             self.generate("a", max_tokens=1)
@@ -93,19 +88,20 @@ class LlamaCpp:
         schema: a JSON schema that the answer must follow. Closing the iterator stops the model.
         Raises UserError when the messages do not fit in the context.
         """
-        request = _request(self.render(messages), max_tokens, temperature, schema)
+        request = _completion(self.render(messages), max_tokens, temperature, schema)
         request |= {"stream": True, "cache_prompt": True}
-        with self._errors(), self._http.stream("POST", "/completion", json=request) as response:
-            if response.status_code != 200:
-                raise UserError(self._reason(response.read()))
-            for line in response.iter_lines():
-                if not line.startswith(("data: ", "error: ")):
+        with self._request("/completion", request) as response:
+            for line in response:
+                if not line.startswith((b"data: ", b"error: ")):
                     continue
-                event = json.loads(line.split(": ", 1)[1])
+                event = json.loads(line.split(b": ", 1)[1])
                 if "error" in event:
                     raise UserError(self._reason(json.dumps(event).encode()))
                 if event["content"]:
                     yield event["content"]
+                if event["stop"]:
+                    return
+            raise http.client.IncompleteRead(b"")  # the connection ended before the answer
 
     def complete(
         self,
@@ -129,7 +125,10 @@ class LlamaCpp:
 
         The prompt's cache is not reused, so that the same prompt gives the same numbers every time.
         """
-        request = _request(prompt, max_tokens, temperature, schema) | {"return_tokens": True, "n_probs": top}
+        request = _completion(prompt, max_tokens, temperature, schema) | {
+            "return_tokens": True,
+            "n_probs": top,
+        }
         answer = self._post("/completion", request)
         steps = [
             [(choice["id"], choice["logprob"]) for choice in step["top_logprobs"]]
@@ -152,9 +151,12 @@ class LlamaCpp:
 
     def close(self) -> None:
         """Free the model's memory and threads. An answer that still streams ends with an error. Twice is fine."""
-        with self._closing:
+        with self._lock:
+            self._closed = True
+            for connection in self._open:  # the server waits 30 s for a reader that has stopped reading
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self._server = None  # the destructor stops the loop and waits for its threads
-            self._http.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> LlamaCpp:
@@ -164,11 +166,37 @@ class LlamaCpp:
         self.close()
 
     def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        with self._errors():
-            response = self._http.post(path, json=request)
-            if response.status_code != 200:
-                raise UserError(self._reason(response.content))
-            return response.json()
+        with self._request(path, request) as response:
+            return json.loads(response.read())
+
+    @contextlib.contextmanager
+    def _request(self, path: str, request: dict[str, Any]) -> Iterator[http.client.HTTPResponse]:
+        """One request on a connection of its own, whose end tells llama.cpp to stop. Raises UserError."""
+        connection = http.client.HTTPConnection("llamacpp")
+        with self._lock:
+            if self._closed:
+                raise UserError(f"{self.path.name}: the model was closed; load it again")
+            connection.sock = channel = socket.socket(socket.AF_UNIX)
+            channel.connect(str(self._socket))
+            self._open.add(channel)
+        try:
+            connection.request(
+                "POST", path, json.dumps(request).encode(), {"Content-Type": "application/json"}
+            )
+            response = connection.getresponse()
+            if response.status != 200:
+                raise UserError(self._reason(response.read()))
+            yield response
+        except (OSError, http.client.HTTPException) as error:
+            if not self._closed:
+                raise
+            raise UserError(f"{self.path.name}: the model was closed; load it again") from error
+        finally:
+            with contextlib.suppress(OSError):
+                channel.shutdown(socket.SHUT_RDWR)  # the response may hold the socket open
+            connection.close()
+            with self._lock:
+                self._open.discard(channel)
 
     def _reason(self, body: bytes) -> str:
         try:
@@ -184,18 +212,8 @@ class LlamaCpp:
             )
         return f"{self.path.name}: llama.cpp refused the request: {' '.join(str(message).split())}"
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx.TransportError, httpx.StreamError, RuntimeError) as error:
-            # httpx raises RuntimeError when its client was closed; with the model still open it is our mistake
-            if self._server is not None:
-                raise
-            raise UserError(f"{self.path.name}: the model was closed; load it again") from error
 
-
-def _request(
+def _completion(
     prompt: str | list[int], max_tokens: int, temperature: float, schema: dict | None
 ) -> dict[str, Any]:
     request = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature, "cache_prompt": False}
