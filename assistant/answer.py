@@ -102,26 +102,23 @@ def _answer(
 
 def _modelled(backend: Backend, question: str, hits: list[Hit], lang: str) -> Iterator[Partial | Answer]:
     """A model's answer. Raises BackendError only when it fails before its first word."""
-    budget = backend.context - min(ANSWER_TOKENS, backend.context // 3)
-    messages, used = prompts.answering(question, hits, lang, budget, backend.count)
-    cited, thoughts, said = Cited(used), [], ""
-    error = ""
+    room = min(ANSWER_TOKENS, backend.context // 3)
+    messages, used = prompts.answering(question, hits, lang, backend.context - room, backend.count)
+    if not used:
+        raise BackendError(prompts.NO_ROOM[lang].format(model=backend.model, context=backend.context))
+    cited, thoughts, opening, error = Cited(used), [], "", ""
     try:
-        for piece in backend.stream(
-            messages, min(ANSWER_TOKENS, backend.context // 3), on_thought=thoughts.append
-        ):
-            said += piece
-            if not cited.started:
-                if prompts.NOT_FOUND.startswith(said.strip()[: len(prompts.NOT_FOUND)]):
-                    continue  # it may be about to say that the passages do not answer
-                piece = said.lstrip()
+        for piece in backend.stream(messages, room, on_thought=thoughts.append):
+            if not cited.started:  # it may be about to say that the passages do not answer
+                opening += piece
+                piece = "" if _may_refuse(opening) else opening.lstrip()
             cited.feed(piece)
             yield Partial(cited.visible(), backend.name, list(cited.citations), "".join(thoughts))
     except BackendError as fault:
         if not cited.started:
             raise
         error = str(fault)
-    if said.strip().startswith(prompts.NOT_FOUND):
+    if opening.lstrip().startswith(prompts.NOT_FOUND):
         yield replace(refused(question, hits, lang), backend=backend.name, thinking="".join(thoughts))
         return
     cited.finish()
@@ -129,6 +126,11 @@ def _modelled(backend: Backend, question: str, hits: list[Hit], lang: str) -> It
         text=cited.text, citations=cited.citations, refused=False, backend=backend.name, seconds=0.0, lang=lang,
         unsupported=cited.unsupported, thinking="".join(thoughts), error=error,
     )  # fmt: skip
+
+
+def _may_refuse(opening: str) -> bool:
+    said = opening.lstrip()
+    return prompts.NOT_FOUND.startswith(said) or said.startswith(prompts.NOT_FOUND)
 
 
 def _quoted(index: Index, question: str, hits: list[Hit], lang: str) -> Answer:

@@ -123,6 +123,7 @@ class OllamaBackend:
             message = part.get("message") or {}
             if message.get("thinking") and on_thought:
                 on_thought(message["thinking"])
+                yield ""  # so that the screen can show it
             if message.get("content"):
                 spoke = True
                 yield message["content"]
@@ -187,6 +188,7 @@ class OpenAiBackend:
                     thought = delta.get("reasoning_content") or delta.get("reasoning")
                     if thought and on_thought:
                         on_thought(thought)
+                        yield ""
                     if delta.get("content"):
                         yield delta["content"]
         except httpx.HTTPError as error:

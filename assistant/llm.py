@@ -21,7 +21,7 @@ from assistant.backends import (
     token_bounds,
 )
 from kb.errors import UserError
-from trainer.export.ollama import Ollama
+from trainer.export.ollama import Ollama, OllamaError
 
 __all__ = ["BACKENDS", "Backend", "BackendError", "Extract", "Settings", "pick"]
 
@@ -103,20 +103,26 @@ def _ollama(settings: Settings, lang: str) -> OllamaBackend:
     if client.version(PROBE_SECONDS) is None:
         raise BackendError(say("ollama_off", lang, host=client.host))
     model = settings.ollama_model
+    try:
+        model = model or _first_that_chats(client)
+        card = client.show(model) if model else {}
+    except OllamaError as error:
+        raise BackendError(str(error)) from None
     if not model:
-        usable = [
-            m for m in client.models() if (m.get("details") or {}).get("family") not in EMBEDDING_FAMILIES
-        ]
-        if not usable:
-            raise BackendError(say("ollama_empty", lang, host=client.host))
-        model = usable[0]["name"]
-    card = client.show(model)
+        raise BackendError(say("ollama_empty", lang, host=client.host))
     info = card.get("model_info") or {}
     trained = next(
         (value for key, value in info.items() if key.endswith(".context_length")), settings.num_ctx
     )
     thinks = "thinking" in (card.get("capabilities") or [])
     return OllamaBackend(client, model, min(settings.num_ctx, trained), thinks, settings.think, lang)
+
+
+def _first_that_chats(client: Ollama) -> str:
+    for card in client.models():
+        if (card.get("details") or {}).get("family") not in EMBEDDING_FAMILIES:
+            return card["name"]
+    return ""
 
 
 def _openai(settings: Settings, lang: str) -> OpenAiBackend:

@@ -9,22 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from assistant.citations import MARKERS, SUPPORTED, Support, is_claim, plain, sentence_end, support
+from assistant.citations import MARKERS, SUPPORTED, Support, is_claim, sentence_end, support
+from assistant.sanitize import Safe
 from assistant.types import Citation, Hit
 
 CODE = re.compile(r"(`[^`\n]*`)")
 ONE_GROUP = re.compile(
     r"[\[【［]\^?\s*([1-9]\d{0,2}(?:\s*[,，、;]\s*[1-9]\d{0,2})*)\s*(?:†[^\]】］]*)?[\]】］]"
 )
-REFERENCE_LINK = re.compile(r"\[([^\]\n]+)\]\[[^\]\n]*[^\]\d\n][^\]\n]*\]")
-LINK_DEFINITION = re.compile(r"^\s*\[[^\]\n]+\]:\s*\S+.*$")
-URL = re.compile(r"(?:\b(?:https?|ftp|data|javascript|file):|\bwww\.|//)[^\s<>()（）「」，。、；\]]+", re.I)
-SPECIAL = re.compile(r"<\|[^|>\n]{1,40}\|>|</?[A-Za-z][^>\n]*>|<!--.*?-->")
-UNSAFE_TAIL = re.compile(
-    r"(?:!?\[[^\]\n]*|\[[^\]\n]*\](?:\([^)\n]*)?|<[^>\n]{0,200}|`[^`\n]*|\S*(?:/|:|www)\S*|h|ht|htt|https?|w|ww|!)$"
-)
-ENDING = re.compile(r"[\s。！？!?.…」』”’\"'）)\]*_`]*$")
-HOLD = 400  # characters: a bracket that is still open after so many is no marker
+ATTACHED = 0.7  # a passage that the model did not name must hold the sentence that well to be cited for it
+LONGEST = 2000  # characters of a sentence
+BULLET = re.compile(r"(?:[-*+]|\d{1,2}[.)、])\s+")
+ENDING = re.compile(r"[\s。！？!?.…」』”’\"'）)*_]*$")
 
 
 @dataclass
@@ -35,40 +31,38 @@ class Cited:
     citations: list[Citation] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
     text: str = ""  # settled
-    _buffer: str = ""
+    _safe: Safe = field(default_factory=Safe)
+    _buffer: str = ""  # safe text of a sentence that is not complete
     _fenced: bool = False
-    _numbers: dict[tuple[str, str], int] = field(default_factory=dict)
+    _in_table: bool = False
+    _numbers: dict[tuple[str, str, bool], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._safe = Safe([hit.text for hit in self.passages])
+
+    @property
+    def started(self) -> bool:
+        return bool(self.text or self._buffer or self._safe.held)
 
     def feed(self, piece: str) -> None:
         """More text of the model; sentences that it completes are settled."""
-        self._buffer += piece
+        self._buffer += self._safe.feed(piece)
         self._settle(final=False)
 
     def finish(self) -> None:
         """No more text comes: settle the rest, also an unfinished sentence."""
+        self._buffer += self._safe.finish()
         self._settle(final=True)
         self.text = self.text.rstrip()
 
-    @property
-    def started(self) -> bool:
-        return bool(self.text or self._buffer)
-
     def visible(self) -> str:
-        """Text to show now: the settled part and the safe beginning of the next sentence, without its markers.
+        """Text to show now: the settled part and the beginning of the next sentence, without its markers.
 
         It only ever grows, and never shows a broken marker, link or tag.
         """
-        tail = MARKERS.sub("", self._buffer)
-        if self._fenced or "\n" in tail:
+        if self._fenced or self._is_line() or "\n" in self._buffer:
             return self.text
-        for _ in range(8):  # what is held back may lay bare another unsafe ending
-            cut = ENDING.sub("", UNSAFE_TAIL.sub("", tail))
-            if cut == tail:
-                break
-            tail = cut
-        if LINK_DEFINITION.match(tail) or tail.lstrip().startswith(("|", "[")):
-            return self.text
-        return self.text + self._clean(tail)
+        return self.text + ENDING.sub("", tidy(strip_markers(self._buffer)))
 
     def say(self, text: str) -> None:
         """Text of our own (a heading, a line break) between sentences."""
@@ -85,7 +79,7 @@ class Cited:
         if not good and not raw:
             others = {i: support(sentence, hit) for i, hit in enumerate(self.passages) if i not in found}
             best = max(others, key=lambda i: others[i].score, default=None)
-            if best is not None and others[best].score >= SUPPORTED:
+            if best is not None and others[best].score >= ATTACHED:
                 good = {best: others[best]}
         marks = [
             self._number(index, Support(s.score, raw or s.quote)) for index, s in (good or found).items()
@@ -106,7 +100,7 @@ class Cited:
                 continue
             end = _line_end(self._buffer, final) if self._is_line() else sentence_end(self._buffer, 0, final)
             if end is None:
-                if len(self._buffer) < 4 * HOLD:
+                if len(self._buffer) < LONGEST:
                     return
                 end = len(self._buffer)
             raw, self._buffer = self._buffer[:end], self._buffer[end:]
@@ -129,31 +123,25 @@ class Cited:
 
     def _settled(self, raw: str) -> str:
         indices = [n - 1 for n in marker_numbers(raw) if 1 <= n <= len(self.passages)]
-        body = self._clean(strip_markers(raw))
-        if LINK_DEFINITION.match(body) or re.fullmatch(r"[|\s:-]*", body):
-            return body if body.strip().startswith("|") else ""
+        body = tidy(strip_markers(raw))
+        heads_table = body.lstrip().startswith("|") and not self._in_table
+        self._in_table = body.lstrip().startswith("|")
+        if re.fullmatch(r"[|\s:-]*", body):
+            return body if "|" in body else ""
         lead = body[: len(body) - len(body.lstrip())]
-        if is_claim(body):
-            return lead + self.claim(body.strip(), list(dict.fromkeys(indices)))
+        label = BULLET.match(body.lstrip())
+        lead, body = (
+            lead + (label.group() if label else ""),
+            body.lstrip()[label.end() if label else 0 :].strip(),
+        )
+        if is_claim(body) and not heads_table:
+            return lead + self.claim(body, list(dict.fromkeys(indices)))
         marks = [self._number(i, support(body, self.passages[i])) for i in dict.fromkeys(indices)]
-        return lead + put_markers(body.strip(), sorted(set(marks)))
-
-    def _clean(self, text: str) -> str:
-        """Text without images, links, tags and addresses that no passage has; code spans as they are."""
-        parts = CODE.split(text)
-        for i in range(0, len(parts), 2):
-            lead = parts[i][: len(parts[i]) - len(parts[i].lstrip())]
-            trail = parts[i][len(parts[i].rstrip()) :] if parts[i].strip() else ""
-            body = SPECIAL.sub("", plain(REFERENCE_LINK.sub(r"\1", parts[i])))
-            parts[i] = lead + URL.sub(lambda match: self._known(match.group()), body).strip() + trail
-        return "".join(parts)
-
-    def _known(self, url: str) -> str:
-        return url if any(url.rstrip(".,;:") in hit.text for hit in self.passages) else ""
+        return lead + put_markers(body, sorted(set(marks)))
 
     def _number(self, index: int, found: Support) -> int:
         hit = self.passages[index]
-        key = (hit.id, found.quote)
+        key = (hit.id, found.quote, found.score >= SUPPORTED)
         if key not in self._numbers:
             self._numbers[key] = len(self._numbers) + 1
             marker = self._numbers[key]
@@ -171,6 +159,11 @@ class Cited:
                 )
             )
         return self._numbers[key]
+
+
+def tidy(text: str) -> str:
+    """Without the spaces that a removed marker or link leaves behind."""
+    return re.sub(r"(?<=\S) +(?=[,;:!?。，；：！？)）]|\.(?:\s|$))", "", re.sub(r"(?<=\S) {2,}", " ", text))
 
 
 def marker_numbers(text: str) -> list[int]:

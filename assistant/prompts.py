@@ -68,6 +68,11 @@ GREETING = {
     "- LoRA 的学习率和 rank 要设多少？\n"
     "- 训练损失下降、验证损失却上升，怎么办？",
 }
+NO_ROOM = {
+    "en": "the context of '{model}' ({context} tokens) has no room for a passage; use a model with a larger context",
+    "zh-TW": "「{model}」的上下文長度（{context} 個 token）放不下任何段落；請改用上下文較長的模型",
+    "zh-CN": "“{model}”的上下文长度（{context} 个 token）放不下任何段落；请改用上下文较长的模型",
+}
 EMPTY = {
     "en": "Ask a question, for example: Which learning rate for LoRA?",
     "zh-TW": "請輸入問題，例如：LoRA 的學習率要設多少？",

@@ -9,7 +9,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 def without_thoughts(pieces: Iterator[str], on_thought: Callable[[str], None] | None) -> Iterator[str]:
     """Text without a leading <think>…</think>; what stands in it goes to `on_thought`."""
-    held, state = "", "start"  # start → think → text, or start → text
+    held, state = "", "start"  # start → text, or start → think → after → text
     for piece in pieces:
         if state == "text":
             yield piece
@@ -21,10 +21,12 @@ def without_thoughts(pieces: Iterator[str], on_thought: Callable[[str], None] | 
             held = begin.removeprefix(OPEN) if state == "think" else held
         if state == "think" and CLOSE in held:
             thought, _, held = held.partition(CLOSE)
-            state, held = "text", held.lstrip()
+            state = "after"
             if on_thought:
                 on_thought(thought.strip())
-        if state == "text" and held:
+        if state == "after" and held.strip():
+            state, held = "text", held.lstrip()
+        if state == "text":
             yield held
     if state == "think" and on_thought:
         on_thought(held.strip())
