@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from assistant import extract, prompts, refusal
+from assistant.backends import say
 from assistant.llm import Backend, BackendError, Settings, pick
 from assistant.markers import Cited
 from assistant.retrieve import search
@@ -122,6 +123,8 @@ def _modelled(backend: Backend, question: str, hits: list[Hit], lang: str) -> It
         yield replace(refused(question, hits, lang), backend=backend.name, thinking="".join(thoughts))
         return
     cited.finish()
+    if not cited.text:
+        raise BackendError(error or say("silent", lang, model=backend.model))
     yield Answer(
         text=cited.text, citations=cited.citations, refused=False, backend=backend.name, seconds=0.0, lang=lang,
         unsupported=cited.unsupported, thinking="".join(thoughts), error=error,

@@ -65,8 +65,8 @@ TEXTS = {
         "zh-TW": "「{model}」只讀了 {read} 個 token，提示至少有 {sent} 個：伺服器把它截斷了；請加大上下文",
     },
     "silent": {
-        "en": "'{model}' gave no answer within {tokens} tokens; ask again or choose another model",
-        "zh-TW": "「{model}」在 {tokens} 個 token 內沒有給出答案；請再問一次，或換一個模型",
+        "en": "'{model}' ended without an answer; ask again or choose another model",
+        "zh-TW": "「{model}」沒有給出答案；請再問一次，或換一個模型",
     },
 }
 
@@ -113,19 +113,17 @@ class OllamaBackend:
             self.model, messages, self.context, max_tokens=limit, think=think, schema=schema
         )
         try:
-            yield from without_thoughts(self._texts(parts, messages, limit, on_thought), on_thought)
+            yield from without_thoughts(self._texts(parts, messages, on_thought), on_thought)
         except OllamaError as error:
             raise BackendError(str(error)) from None
 
-    def _texts(self, parts, messages, limit, on_thought) -> Iterator[str]:
-        spoke = False
+    def _texts(self, parts, messages, on_thought) -> Iterator[str]:
         for part in parts:
             message = part.get("message") or {}
             if message.get("thinking") and on_thought:
                 on_thought(message["thinking"])
                 yield ""  # so that the screen can show it
             if message.get("content"):
-                spoke = True
                 yield message["content"]
             if part.get("done"):
                 read, sent = (
@@ -134,8 +132,6 @@ class OllamaBackend:
                 )
                 if read and read < sent:
                     raise BackendError(say("cut", self.lang, model=self.model, read=read, sent=sent))
-        if not spoke:
-            raise BackendError(say("silent", self.lang, model=self.model, tokens=limit))
 
 
 # any server that speaks OpenAI's chat completions

@@ -196,6 +196,16 @@ def test_a_prompt_that_does_not_fit_is_one_line_and_auto_falls_back_to_quotes(in
     assert auto.backend == "extract" and auto.citations and "上下文" in auto.error
 
 
+def test_a_model_that_says_nothing_is_reported_and_auto_quotes_instead(index):
+    with serving(ollama(said("", thinking="Let me see"))) as (host, _):
+        with pytest.raises(BackendError, match="ended without an answer"):
+            ask(index, "Which learning rate for LoRA?", settings=with_ollama(host))
+        auto = ask(
+            index, "Which learning rate for LoRA?", settings=replace(with_ollama(host), backend="auto")
+        )
+    assert auto.backend == "extract" and auto.citations and "without an answer" in auto.error
+
+
 def test_an_openai_server_answers_with_citations(index):
     parts = [
         {"choices": [{"delta": {"content": text}}]}

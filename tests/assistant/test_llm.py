@@ -122,13 +122,6 @@ def test_a_prompt_that_the_server_cut_without_a_word_is_noticed():
             list(backend.stream(long))
 
 
-def test_a_model_that_only_thinks_is_reported():
-    with serving(ollama(said("", thinking="Let me see"))) as (host, _):
-        backend = pick(Settings("ollama", ollama_host=host, ollama_model="m"))
-        with pytest.raises(BackendError, match="gave no answer within"):
-            list(backend.stream(HI))
-
-
 def test_ollama_gone_in_mid_answer_keeps_what_had_arrived():
     half = ndjson({"message": {"content": "Half of"}, "done": False}, cut=True)
     with serving(ollama(half)) as (host, _):
@@ -220,3 +213,35 @@ def test_a_gguf_file_that_is_none_is_one_line(tmp_path):
         pick(Settings("llamacpp", gguf=str(broken)))
     assert str(broken) in str(error.value) and "\n" not in str(error.value)
     assert llm.pick(Settings("auto", ollama_host=NOBODY, gguf=str(broken))).name == "extract"
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory) -> Path:
+    """A tiny untrained model as a GGUF file."""
+    from trainer.config import RunConfig
+    from trainer.export.gguf import write_gguf
+    from trainer.starter import make_starter
+
+    folder = tmp_path_factory.mktemp("gguf")
+    config = RunConfig(
+        task="t",
+        base_model="starter",
+        train_file="x",
+        starter_hidden_size=32,
+        starter_layers=1,
+        starter_vocab_size=400,
+    )
+    make_starter(config, ["Use a rank of 16.", "LoRA 的學習率"] * 20, folder / "base")
+    return write_gguf(folder / "base", folder / "tiny.gguf")
+
+
+def test_a_gguf_file_answers_in_this_process_and_says_when_a_prompt_is_too_long(gguf):
+    backend = pick(Settings("llamacpp", gguf=str(gguf), num_ctx=512))
+    assert (backend.name, backend.model, backend.context) == ("llamacpp", "tiny.gguf", 512)
+    assert backend.count("Use a rank of 16.") > 3
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    assert "ok" in "".join(backend.stream(HI, 64, schema))
+    with pytest.raises(BackendError) as error:
+        list(backend.stream([{"role": "user", "content": "rank " * 2000}]))
+    assert "\n" not in str(error.value)
+    assert pick(Settings("llamacpp", gguf=str(gguf), num_ctx=512)) is backend  # loaded once

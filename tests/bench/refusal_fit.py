@@ -103,9 +103,8 @@ def report(rows: list[dict]) -> dict:
         fitted[name] = fit(half, names)
     return {
         "fitted": fitted,
-        "threshold": refusal.THRESHOLD,
-        "refused_with_code": refused(rows, ROWS),
-        "refused_with_fitted": refused(rows, fitted),
+        "code": {f"threshold {t}": refused(rows, ROWS, t) for t in (0.2, refusal.THRESHOLD, 0.5)},
+        "fitted_anew": {f"threshold {t}": refused(rows, fitted, t) for t in (0.1, 0.2, 0.3, 0.4, 0.5)},
     }
 
 
@@ -124,20 +123,20 @@ def fit(rows: list[dict], names: list[str]) -> dict[str, float]:
     return {"bias": round(float(model.intercept_[0]), 2), **{k: round(v, 2) for k, v in found.items()}}
 
 
-def refused(rows: list[dict], weights: dict[str, dict[str, float]]) -> dict[str, dict]:
+def refused(rows: list[dict], weights: dict[str, dict[str, float]], threshold: float) -> dict[str, str]:
+    """Share refused and number of questions of each group, of the half that did not fit."""
     groups: dict[str, list[bool]] = {}
     for row in rows:
         if in_fit(row["q"]):
             continue
-        x = row["x"]
-        said_no = True
+        x, said_no = row["x"], True
         if x:
             w = weights["WITH_MEANING" if x["readable"] > 0.5 else "WORDS_ALONE"]
             z = w["bias"] + sum(value * x[name] for name, value in w.items() if name != "bias")
-            said_no = 1 / (1 + np.exp(-z)) < refusal.THRESHOLD
+            said_no = 1 / (1 + np.exp(-z)) < threshold
         kind = "answerable" if row["y"] else "not"
         groups.setdefault(f"{kind}: {row['library']}/{row['group']}", []).append(said_no)
-    return {key: {"n": len(v), "refused": round(float(np.mean(v)), 3)} for key, v in sorted(groups.items())}
+    return {key: f"{np.mean(v):.3f} of {len(v)}" for key, v in sorted(groups.items())}
 
 
 def in_fit(question: str) -> bool:
