@@ -6,9 +6,11 @@ Chunks are embedded when they are added (ingest/index.py), questions when they a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -62,15 +64,17 @@ class MiniLM:
         return _session(self._file(), threads).run(None, feed)[0]
 
     def _file(self) -> Path:
-        file = self.cache / f"{self.name}.onnx"
-        if not file.exists():
+        folder = self.cache / self.name
+        if not folder.exists():
             from ingest.minilm import export
 
             self.cache.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".{os.getpid()}.part")
-            export(part)
-            os.replace(part, file)
-        return file
+            # In one piece: another process sees all of it or nothing; of two that export, one wins.
+            with tempfile.TemporaryDirectory(dir=self.cache) as part:
+                export(Path(part, "model"))
+                with contextlib.suppress(OSError):
+                    os.rename(Path(part, "model"), folder)
+        return folder / "model.onnx"
 
     def unknown_share(self, text: str) -> float:
         """Share of unknown tokens among those that it would read; 1.0 for a text without tokens.
@@ -209,8 +213,6 @@ def ship(cache: Path) -> int:
 
 
 if __name__ == "__main__":
-    import tempfile
-
     if sys.argv[1:] != ["--ship"]:
         sys.exit("usage: python -m ingest.embedder --ship")
     with tempfile.TemporaryDirectory() as folder:

