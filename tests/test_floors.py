@@ -42,8 +42,13 @@ def test_a_function_can_be_read_at_once():
     long = []
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 60:
-                long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} {node.end_lineno - node.lineno + 1}")
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.end_lineno - node.lineno >= 60
+            ):
+                long.append(
+                    f"{path.relative_to(ROOT)}:{node.lineno} {node.name} {node.end_lineno - node.lineno + 1}"
+                )
     assert not long, long
 
 
@@ -97,5 +102,5 @@ def test_no_torch_before_it_is_needed(built_home, tmp_path, arguments):
 
 
 def test_the_first_page_loads_no_torch(built_home):
-    code = "from ui.app import build\nfrom ui.home import home\nbuild(home())"
+    code = "from ui.page import build\nfrom ui.home import home\nbuild(home())"
     assert not loaded_modules(built_home, code) & HEAVY
