@@ -13,7 +13,7 @@ from assistant.types import Hit
 from ingest.chunker import Chunk
 from ingest.embedder import Embedder
 from ingest.index import Index
-from ingest.text import detect_lang, fold, glossary_terms, tokens
+from ingest.text import clean, detect_lang, fold, glossary_terms, tokens
 
 CANDIDATES = 50
 LONGEST = 2000  # characters of a question that are looked at
@@ -57,7 +57,7 @@ class Candidates:
 
 def candidates(index: Index, question: str, source: str | None = None, limit: int = CANDIDATES) -> Candidates:
     """Both searches of one question, the best `limit` of each, before they are fused."""
-    question = question[:LONGEST]
+    question = clean(question[:LONGEST])
     terms = term_weights(index, question)
     bm25 = dict(index.lexical({t: w for t, (w, _) in terms.items() if w}, limit, source))
     ideal = sum(full for _, full in terms.values()) * SATURATED or 1.0

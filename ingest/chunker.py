@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil
 
 from ingest.readers import Document
 from ingest.text import IS_CJK
@@ -221,6 +222,6 @@ def _splitter():
     from langchain_text_splitters import RecursiveCharacterTextSplitter
 
     return RecursiveCharacterTextSplitter(
-        chunk_size=int(MAX_SIZE), chunk_overlap=0, length_function=lambda text: int(size(text)),
+        chunk_size=int(MAX_SIZE), chunk_overlap=0, length_function=lambda text: ceil(size(text)),
         separators=SEPARATORS, keep_separator="end",
     )  # fmt: skip

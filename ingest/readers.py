@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ def read_file(path: Path) -> Document:
             f"{path}: {suffix or 'no'} suffix is not supported; convert it to one of {', '.join(sorted(SUFFIXES))}"
         )
     data = read_bytes(path)
-    text = decode(path, data) if suffix in TEXT_SUFFIXES else convert(path)
+    text = decode(path, data) if suffix in TEXT_SUFFIXES else convert(path, data)
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
     if not text.strip():
         raise ReadError(f"{path}: no text in it; a scanned file needs text recognition (OCR) first")
@@ -89,22 +90,24 @@ def decode(path: Path, data: bytes) -> str:
         ) from None
 
 
-def convert(path: Path) -> str:
+def convert(path: Path, data: bytes) -> str:
     """A .pdf, .docx or .html file as markdown, by markitdown. Raises ReadError."""
     import logging
 
-    from markitdown import MarkItDown
+    from markitdown import StreamInfo, converters
 
     logging.getLogger("pdfminer").setLevel(logging.ERROR)
+    suffix = path.suffix.lower()
+    # The converter of the suffix itself: MarkItDown.convert would take a torn .docx for plain text.
+    kinds = {".pdf": converters.PdfConverter, ".docx": converters.DocxConverter}
+    converter = kinds.get(suffix, converters.HtmlConverter)()
     try:
-        return MarkItDown(enable_plugins=False).convert_local(path).markdown
+        return converter.convert(io.BytesIO(data), StreamInfo(extension=suffix)).markdown
     except (
         Exception
     ) as error:  # parsers of broken files raise anything; the file is skipped, named with the cause
-        first = (str(error).strip().splitlines() or [""])[-1][:160]
-        raise ReadError(
-            f"{path}: not a readable {path.suffix} file ({type(error).__name__}: {first})"
-        ) from None
+        first = (str(error).strip().splitlines() or [""])[0][:160]
+        raise ReadError(f"{path}: not a readable {suffix} file ({type(error).__name__}: {first})") from None
 
 
 def _title(body: str, front: str) -> str:

@@ -29,6 +29,11 @@ def _opencc(config: str):
     return OpenCC(config)
 
 
+def clean(text: str) -> str:
+    """Text that every library below takes: a lone surrogate (half an emoji from cut JSON) becomes "?"."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def to_simplified(text: str) -> str:
     """Chinese characters in the Simplified script; other text unchanged."""
     return _opencc("t2s").convert(text) if IS_CJK.search(text) else text
@@ -36,7 +41,7 @@ def to_simplified(text: str) -> str:
 
 def fold(text: str) -> str:
     """The form in which two spellings of one thing are equal: NFKC, Simplified script, lower case."""
-    return to_simplified(unicodedata.normalize("NFKC", text)).lower()
+    return to_simplified(unicodedata.normalize("NFKC", clean(text))).lower()
 
 
 def tokens(text: str) -> list[str]:
@@ -47,7 +52,7 @@ def tokens(text: str) -> list[str]:
     """
     found: list[str] = []
     words: list[str] = []
-    for match in _RUN.finditer(to_simplified(unicodedata.normalize("NFKC", text))):
+    for match in _RUN.finditer(to_simplified(unicodedata.normalize("NFKC", clean(text)))):
         run = match.group()
         if match.lastgroup == "cjk":
             found.extend(run)
@@ -91,7 +96,7 @@ def _word_parts(word: str) -> tuple[str, ...]:
 
 def detect_lang(text: str) -> str:
     """Language by script: "zh-TW", "zh-CN", "ja", "ko", else "en". Han that both scripts share counts as zh-TW."""
-    sample = unicodedata.normalize("NFKC", text[:20000])
+    sample = unicodedata.normalize("NFKC", clean(text[:20000]))
     letters = len(re.findall(r"[^\W\d_]", sample)) or 1
     han, kana = len(re.findall(f"[{HAN}]", sample)), len(re.findall(f"[{KANA}]", sample))
     if len(re.findall(f"[{HANGUL}]", sample)) / letters > 0.2:
