@@ -7,6 +7,7 @@ Prints JSON: accuracy with its interval, CPU and wall seconds by stage. Needs ..
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
@@ -51,9 +52,8 @@ def measure(values: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         folder = Timed(runs.create(Path(home), config), stages)
         cpu, wall = time.process_time(), time.monotonic()
-        sys.stdout, screen = sys.stderr, sys.stdout
-        train(folder)
-        sys.stdout = screen
+        with contextlib.redirect_stdout(sys.stderr):
+            train(folder)
         total = {"cpu": round(time.process_time() - cpu, 1), "wall": round(time.monotonic() - wall, 1)}
         scores = folder.scores()
     return {

@@ -7,6 +7,7 @@ so that a busy machine hurts both. Prints JSON; `ratio` is ours over bare, by CP
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -89,7 +90,8 @@ def prepare(home: Path, changes: dict[str, Any]) -> Path:
         eval_fraction=0, test_fraction=0, logging_steps=10, save_steps=1000, device="cpu", **changes,
     )  # fmt: skip
     folder = runs.create(home, config)
-    prepare_run(folder, config, stage(config))
+    with contextlib.redirect_stdout(sys.stderr):
+        prepare_run(folder, config, stage(config))
     return folder.path
 
 

@@ -89,11 +89,12 @@ def _trainer_class(device: str) -> Any:
             inner = self.accelerator.unwrap_model(model)
             inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
             config = inner.config.get_text_config()
-            plain = config.model_type in PLAIN_HEADS and "attention_mask" in inputs
-            if return_outputs or not plain or self.accelerator.num_processes > 1:
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             labels = inputs["labels"][:, 1:]
             carries = labels != -100
+            plain = config.model_type in PLAIN_HEADS and "attention_mask" in inputs
+            small = int(carries.sum()) * config.vocab_size <= LARGEST_LOGITS
+            if return_outputs or not plain or not small or self.accelerator.num_processes > 1:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             backbone = inner.base_model(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
             )
@@ -116,4 +117,5 @@ def _trainer_class(device: str) -> Any:
 
 
 # Architectures whose logits are the head's output as it is: no scaling, no soft cap.
+LARGEST_LOGITS = 64_000_000  # 256 MB in float32; beyond it TRL's tiles save memory
 PLAIN_HEADS = ("qwen2", "qwen3", "llama", "mistral", "phi3")
