@@ -172,6 +172,16 @@ def _check_model(header: Header) -> None:
             values
         ):
             raise _Lie(f"{architecture}.{key} = {str(value)[:40]}")
+    context = header.metadata.get(f"{architecture}.context_length", 4096)
+    if not isinstance(context, int) or not 8 <= context <= 2**30:
+        raise _Lie(f"{architecture}.context_length = {context}")
+    for key in ("layer_norm_rms_epsilon", "layer_norm_epsilon"):
+        epsilon = header.metadata.get(f"{architecture}.attention.{key}", 0.0)
+        if not 0 <= epsilon < 1:
+            raise _Lie(f"{architecture}.attention.{key} = {epsilon}")
+    blocks = header.metadata.get(f"{architecture}.block_count", 0)
+    if isinstance(blocks, int) and blocks > max(len(header.tensors), 1):
+        raise _Lie(f"{architecture}.block_count = {blocks} with {len(header.tensors)} tensors")
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list):
         raise _Lie("it holds no vocabulary (tokenizer.ggml.tokens)")
