@@ -27,58 +27,67 @@ def callback(folder: RunFolder, should_stop: Callable[[], bool]) -> Any:
     """A TrainerCallback that writes metrics.jsonl and status.json and stops when asked, with a checkpoint."""
     from transformers import TrainerCallback
 
-    class Progress(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            # Steps done before a resume took no time of this attempt: the rate counts from here.
-            self.first_step, self.began, self.written = state.global_step, time.monotonic(), 0.0
-            self.tokens, self.tokens_at = None, self.began
-            folder.set_status(stage="train", step=state.global_step, total_steps=state.max_steps, message="")
+    class Callback(Progress, TrainerCallback):
+        pass
 
-        def on_step_end(self, args, state, control, **kwargs):
-            if should_stop():
-                control.should_save = control.should_training_stop = True
-                control.should_evaluate = False
-            now = time.monotonic()
-            if now - self.written >= STATUS_EVERY or state.global_step >= state.max_steps:
-                self.written = now
-                done = state.global_step - self.first_step
-                left = (state.max_steps - state.global_step) * (now - self.began) / done
-                folder.set_status(
-                    step=state.global_step, total_steps=state.max_steps, eta_seconds=round(left, 1)
-                )
+    return Callback(folder, should_stop)
 
-        def on_epoch_end(self, args, state, control, **kwargs):
-            if control.should_training_stop and should_stop():  # who cancels does not wait for an evaluation
-                control.should_evaluate = False
 
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            row = {name: _number(logs[name]) for name in CURVE if name in (logs or {})}
-            if not row.keys() & {"loss", "eval_loss"}:
-                return  # the summary at the end is no point of the curve
-            if "loss" in row and logs.get("num_tokens"):
-                row["tokens_per_second"] = self._rate(logs["num_tokens"])
-            folder.append_metric({"step": state.global_step, **row})
-            shown = " ".join(
-                f"{name} {row[name]:.4g}" for name in ("loss", "eval_loss", "learning_rate") if row.get(name)
+class Progress:
+    """The events of transformers.TrainerCallback that a run folder wants to know of."""
+
+    def __init__(self, folder: RunFolder, should_stop: Callable[[], bool]) -> None:
+        self.folder, self.should_stop = folder, should_stop
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # Steps done before a resume took no time of this attempt: the rate counts from here.
+        self.first_step, self.began, self.written = state.global_step, time.monotonic(), 0.0
+        self.tokens, self.tokens_at = None, self.began
+        self.folder.set_status(stage="train", step=state.global_step, total_steps=state.max_steps, message="")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.should_stop():
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = False
+        now = time.monotonic()
+        if now - self.written >= STATUS_EVERY or state.global_step >= state.max_steps:
+            self.written = now
+            done = state.global_step - self.first_step
+            left = (state.max_steps - state.global_step) * (now - self.began) / done
+            self.folder.set_status(
+                step=state.global_step, total_steps=state.max_steps, eta_seconds=round(left, 1)
             )
-            print(f"step {state.global_step}/{state.max_steps} {shown}", flush=True)
-            if "loss" in logs and not math.isfinite(logs["loss"]):
-                folder.set_status(**coded("not_finite", step=state.global_step))
 
-        def _rate(self, tokens):
-            now = time.monotonic()
-            seen, since = self.tokens, self.tokens_at
-            self.tokens, self.tokens_at = tokens, now
-            # The count starts at 0 in every attempt.
-            return round((tokens - (seen or 0)) / max(now - since, 1e-9), 1)
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if control.should_training_stop and self.should_stop():  # who cancels does not wait for an evaluation
+            control.should_evaluate = False
 
-        def on_evaluate(self, args, state, control, **kwargs):
-            self.tokens_at = time.monotonic()  # evaluation is no part of the training rate
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        row = {name: _number(logs[name]) for name in CURVE if name in (logs or {})}
+        if not row.keys() & {"loss", "eval_loss"}:
+            return  # the summary at the end is no point of the curve
+        if "loss" in row and logs.get("num_tokens"):
+            row["tokens_per_second"] = self._rate(logs["num_tokens"])
+        self.folder.append_metric({"step": state.global_step, **row})
+        shown = " ".join(
+            f"{name} {row[name]:.4g}" for name in ("loss", "eval_loss", "learning_rate") if row.get(name)
+        )
+        print(f"step {state.global_step}/{state.max_steps} {shown}", flush=True)
+        if "loss" in logs and not math.isfinite(logs["loss"]):
+            self.folder.set_status(**coded("not_finite", step=state.global_step))
 
-        def on_save(self, args, state, control, **kwargs):
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+    def _rate(self, tokens):
+        now = time.monotonic()
+        seen, since = self.tokens, self.tokens_at
+        self.tokens, self.tokens_at = tokens, now
+        # The count starts at 0 in every attempt.
+        return round((tokens - (seen or 0)) / max(now - since, 1e-9), 1)
 
-    return Progress()
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.tokens_at = time.monotonic()  # evaluation is no part of the training rate
+
+    def on_save(self, args, state, control, **kwargs):
+        mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def _number(value: Any) -> float | None:
