@@ -18,7 +18,7 @@ from assistant.rules import Choice, citation, decide, evaluate, matching
 from assistant.situation import situation, situation_from_profile, situation_from_text
 from assistant.types import Reason, Recommendation, Situation
 from kb.facts import Rule, by_id
-from trainer.config import RunConfig
+from trainer.config import STARTER, RunConfig
 from trainer.estimate import estimate
 from trainer.hardware import GpuInfo, Hardware
 
@@ -173,7 +173,7 @@ def _advised_range(name: str, choice: Choice) -> dict[str, Any]:
 
 def _others(facts: dict[str, Any], chosen: basemodel.Candidate) -> dict[str, Any]:
     """Facts of the neighbours in size that fit too, for alternatives."""
-    if facts["base_model"] == "starter":
+    if facts["base_model"] == STARTER:
         return {}
     larger, smaller = basemodel.others(facts, chosen)
     found: dict[str, Any] = {}
@@ -194,7 +194,9 @@ def _recommendation(
     run = guess = None
     if facts["trains"]:
         run = {name: reasons[name].value for name in RunConfig.model_fields if name in reasons}
-        lengths = SimpleNamespace(p50=facts["avg_tokens"], max=facts["max_length"])
+        # A starter's small vocabulary makes more tokens of a text than the measure counts: rows are taken as full.
+        mean = facts["max_length"] if facts["base_model"] == STARTER else facts["avg_tokens"]
+        lengths = SimpleNamespace(p50=mean, max=facts["max_length"])
         plan = RunConfig(**run)
         guess = asdict(estimate(plan, shape, lengths, _planned_machine(facts), facts["train_rows"], lang))
         guess |= {"available_gb": facts["available_gb"], "fits": facts["fits"]}
