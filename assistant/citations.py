@@ -160,7 +160,7 @@ def row_text(header: list[str], cells: list[str]) -> str:
         shown = semicolon.join(cell for _, cell in rest)
     else:
         shown = semicolon.join(f"{name}{colon}{cell}" for name, cell in rest)
-    first = cells[0].strip()
+    first = cells[0].strip().rstrip("。.；;")
     if not first or not shown:
         return first or shown
     return f"{first if re.search('[`*]', first) else f'**{first}**'}{colon}{shown}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from assistant.citations import Unit, is_claim, units
 from assistant.markers import Cited
-from assistant.terms import Idf, content, coverage, held, slots, weighted
+from assistant.terms import Idf, Slot, content, coverage, held, slots, weighted
 from assistant.types import Hit
 from ingest.text import fold, tokens
 
@@ -29,6 +29,7 @@ DEPENDENT = re.compile(
     r"(?:it|this|that|these|those|they|such|so|but|and|however|therefore|also|here|both|otherwise|then)\b|(?:它|这|这些|那|此|因此|所以|但|不过|而且|另外|其|以上|否则|接着|然后)",
     re.I,
 )
+CONDITION = re.compile(r"`[^`]+` *[=<>]")
 OTHER_LANGUAGE = {
     "en": "The passages are in another language, quoted as they are:",
     "zh-TW": "以下內容照原文引用：",
@@ -72,7 +73,7 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
     wanted = weighted(question, idf)
     folded = fold(question)
     asks_number, asks_steps = bool(ASKS_NUMBER.search(folded)), bool(ASKS_STEPS.search(folded))
-    named = _named(question)
+    named, asked = _named(question), set(tokens(question))
     best = max(hit.score for hit in hits) or 1.0
     scored = []
     for index, hit in enumerate(hits):
@@ -83,37 +84,40 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
                 continue
             own = set(tokens(unit.raw))
             frame = own | head | set(tokens(unit.header))
-            has = len(named & frame) / len(named) if named else 0.0
-            score = standing + 0.7 * held(wanted, own) + 0.3 * held(wanted, frame) + 0.4 * has
+            has = _share(named, frame)
+            score = standing + 0.7 * held(wanted, own) + 0.3 * held(wanted, frame) + 0.25 * has
             score += 0.1 * (unit.order == 0) + 0.05 * (asks_steps and unit.kind == "item")
             score += 0.15 * (asks_number and bool(re.search(r"\d", unit.raw)))
             if unit.kind == "row" and named:  # the row of another size or card than the one asked about
-                subject = _named(unit.raw.split("|")[0])
-                score -= 0.3 * len(subject - named) / len(subject) if subject else 0.0
+                score -= 0.3 * (1 - _share(_named(unit.raw.split("|")[0]), asked))
             score -= 0.25 * bool(DEPENDENT.match(fold(unit.raw))) + 0.1 * (_length(unit.text) > 160)
-            score -= 0.2 * (unit.kind == "row" and "`" in unit.raw)  # settings for programs read badly alone
+            score -= 0.2 * bool(CONDITION.search(unit.raw))  # written for programs, reads badly
             scored.append(Scored(unit, index, score, has))
     return sorted(scored, key=lambda s: (-s.score, s.hit, s.unit.order))
 
 
-def _named(text: str) -> set[str]:
+def _named(text: str) -> list[Slot]:
     """What has a digit in it: sizes, versions, counts."""
-    return {
-        token for slot in slots(text) for a in slot.alternatives for token in a if re.search(r"\d", token)
-    }
+    return [
+        slot for slot in slots(text) if any(re.search(r"\d", token) for a in slot.alternatives for token in a)
+    ]
+
+
+def _share(wanted: list[Slot], present: set[str]) -> float:
+    return sum(slot.held(present) for slot in wanted) / len(wanted) if wanted else 1.0
 
 
 def _lead(ranked: list[Scored]) -> Scored:
-    """The best unit that can stand first: a sentence before a row or list item of nearly the same score."""
-    best = ranked[0]
-    for other in ranked:
+    """The best unit that can stand first: one that holds the sizes and versions asked about before one that does
+    not, a sentence before a row or list item of nearly the same score."""
+    top = ranked[0].score
+    near = [s for s in ranked if s.score >= 0.75 * top]
+    near = [s for s in near if s.named >= max(other.named for other in near)]
+    best = near[0]
+    for other in near:
         if other.score < (0.9 if best.unit.kind == "row" else 0.8) * best.score:
             break
-        if (
-            other.unit.kind == "sentence"
-            and other.named >= best.named
-            and not DEPENDENT.match(fold(other.unit.raw))
-        ):
+        if other.unit.kind == "sentence" and not DEPENDENT.match(fold(other.unit.raw)):
             return other
     return best
 

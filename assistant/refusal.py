@@ -9,7 +9,7 @@ import math
 
 from assistant.citations import units
 from assistant.retrieve import dense_weight
-from assistant.terms import held, weighted
+from assistant.terms import Slot, held, weighted
 from assistant.types import Hit
 from ingest.index import Index
 from ingest.text import tokens
@@ -39,8 +39,8 @@ def features(question: str, hits: list[Hit], index: Index) -> dict[str, float]:
     no document at all; raw: words in the best passage, at most 6; readable: how well the embedder reads the
     question; cosine: between the question and the nearest passage, 0 where the embedder does not read it.
     """
-    hits = hits[:LOOKED_AT]
     wanted = weighted(question, index.idf)
+    hits = _with_names([slot for slot, _, _ in wanted if slot.name], hits[:LOOKED_AT])
     heads = [set(tokens(hit.heading)) for hit in hits]
     passages = [head | set(tokens(hit.text)) for head, hit in zip(heads, hits, strict=True)]
     pieces = [
@@ -61,3 +61,12 @@ def features(question: str, hits: list[Hit], index: Index) -> dict[str, float]:
         "readable": readable,
         "cosine": readable * (near[0][1] if near else 0.0),
     }
+
+
+def _with_names(names: list[Slot], hits: list[Hit]) -> list[Hit]:
+    """The hits that have all the names of the question, if there are any: today's price of an H100 is not answered
+    by one passage with prices and another with the H100."""
+    having = [
+        hit for hit in hits if all(name.held(set(tokens(f"{hit.heading} {hit.text}"))) for name in names)
+    ]
+    return having or hits

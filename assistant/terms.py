@@ -110,11 +110,12 @@ class Slot:
     """A word of a question, or a Chinese character of one, and the ways in which a text can hold it.
 
     Each alternative is a set of tokens that must all be there. For a character these are the bigrams on
-    either side: one of them is a word, the other runs across two and is found in no text.
+    either side: one of them is a word, the other runs across two and is found in no text. `name`: see identifiers.
     """
 
     alternatives: tuple[frozenset[str], ...]
     weight: float
+    name: bool = False
 
     def held(self, present: set[str]) -> bool:
         return any(alternative <= present for alternative in self.alternatives)
@@ -124,23 +125,31 @@ class Slot:
 def slots(question: str) -> tuple[Slot, ...]:
     """The content of a question, word by word; glossary terms count as held in any of their spellings."""
     folded = fold(question)
-    synonyms = _synonyms(folded)
+    synonyms, names = _synonyms(folded), identifiers(question)
     found = []
     for match in re.finditer(rf"[{CJK}]+|(?:(?![{CJK}])[^\W_])(?:(?![{CJK}])[\w.+-])*", folded):
         run, start = match.group(), match.start()
         places = _characters(run, start) if re.match(f"[{CJK}]", run) else _words(run, start)
         for at, alternatives, value in places:
             other = [tokens_ for begin, end, tokens_ in synonyms if begin <= at < end]
-            found.append(Slot(tuple(frozenset(a) for a in [*alternatives, *other]), value))
+            ways = tuple(frozenset(way) for way in [*alternatives, *other])
+            found.append(Slot(ways, value, squeezed(run) in names))
     return tuple(found)
 
 
 def _words(run: str, start: int) -> list[tuple[int, list[set[str]], float]]:
-    """A word with parts (qwen3-4b) is there as a whole, or by the parts that are."""
-    parts = [part for part in dict.fromkeys(tokens(run)) if weight(part) > 0]
-    if len(parts) > 2:  # the whole and its parts
-        parts = [part for part in parts[1:] if len(part) > 1] or parts[:1]
-    return [(start, [{part}], 1.0 / len(parts)) for part in parts]
+    """A word, or the pieces of one (qwen3-4b), each held as it stands or in its letters and digits (12gb, 12 gb)."""
+    pieces = [run] if _is_number(run) else [piece for piece in re.split(r"[._+-]", run) if piece]
+    places = []
+    for piece in pieces:
+        whole, *parts = tokens(piece) or [""]
+        grouped = (
+            set(f"{int(piece):,}".split(",")) if piece.isascii() and piece.isdigit() else {whole}
+        )  # 2048, 2,048
+        ways = [way for way in ({whole}, set(parts), grouped) if way]
+        if weight(whole) > 0:
+            places.append((start, ways))
+    return [(at, alternatives, 1.0 / len(places)) for at, alternatives in places]
 
 
 def _characters(run: str, start: int) -> list[tuple[int, list[set[str]], float]]:

@@ -86,7 +86,7 @@ def judge(answer: Answer, index: Index) -> list[bool]:
         verbatim = all(
             quote.quote in plain(chunk.text) for quote, chunk in zip(quotes, passages, strict=True)
         )
-        header = " ".join(line for chunk in passages for line in chunk.text.splitlines()[:12] if "|" in line)
+        header = " ".join(line for chunk in passages for line in chunk.text.splitlines() if "|" in line)
         frame = " ".join([*(quote.quote for quote in quotes), header])
         frame = f"{frame} {simplified(frame)}" if answer.lang == "zh-CN" else frame
         verdicts.append(
