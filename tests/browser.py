@@ -46,6 +46,17 @@ def served(home: Path, **environment: str) -> Iterator[str]:
         process.terminate()
         process.wait(20)
         log.close()
+        end_runs(home)
+
+
+def end_runs(home: Path) -> None:
+    """A run outlives the app; a test leaves none behind."""
+    from trainer.jobs import Jobs
+    from trainer.runs import all_runs
+
+    for folder in all_runs(home / "tasks"):
+        if folder.status()["state"] in ("queued", "starting", "running"):
+            Jobs(home).cancel(folder.id)
 
 
 def wait_until_served(address: str, process: subprocess.Popen, log: Path, seconds: float = 120) -> str:
