@@ -125,7 +125,8 @@ def _repeats(converted: Converted, labelled: bool) -> tuple[list[int], list[int]
     lines: dict[str, list[int]] = defaultdict(list)
     repeats = []
     for row, number in zip(converted.rows, converted.numbers, strict=True):
-        question, answer = key(row), fold("\n".join(contents(row)))
+        question = key(row)
+        answer = fold("\n".join(contents({**row, "prompt": []})) if "prompt" in row else "")
         if answer in answers[question] and "label" not in row:
             repeats.append(number)
         answers[question].add(answer)
