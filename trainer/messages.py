@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+MISTAKE = "mistake"  # code of a run that ended on a user's mistake; its message is told as it was raised
+
 MESSAGES: dict[str, dict[str, str]] = {
     "resumes": {
         "en": "goes on from step {step}",

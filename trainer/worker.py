@@ -24,7 +24,7 @@ from typing import Any
 from trainer.config import RunConfig, UserError
 from trainer.jobs import Jobs, cancelled, stop_overdue
 from trainer.launch import local
-from trainer.messages import coded
+from trainer.messages import MISTAKE, coded
 from trainer.runs import RunFolder, Superseded
 
 BEAT_SECONDS = 1.0
@@ -154,7 +154,7 @@ def _attempt(worker: Worker, work: Work | None) -> tuple[str, dict[str, Any]]:
         prepare_environment(worker.folder.config())
         return worker.do(work or work_of(worker.kind))
     except UserError as error:  # run.yaml was damaged after it was queued
-        return "failed", {"code": "", "message": " ".join(str(error).split())}
+        return "failed", {"code": MISTAKE, "message": " ".join(str(error).split())}
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker.ended.set()

@@ -92,8 +92,8 @@ def _in_process(home: Home, name: str, engines: Engines) -> Talk:
 def _in_ollama(home: Home, name: str) -> Talk:
     from trainer.export.ollama import Ollama
 
-    host = home.settings().ollama_host
-    server = Ollama(host)
+    server = Ollama(home.settings().ollama_host)
+    host = server.host
     if server.version() is None:
         raise UserError(
             f"{name!r} is no run here, and Ollama does not answer at {host}; start it with `ollama serve`, or give a run such as task/v1"

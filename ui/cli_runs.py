@@ -91,6 +91,7 @@ def data_preview(file: Path, rows: Annotated[int, typer.Option(min=1, max=100)] 
 @run_app.command("show")
 def run_show(run_id: RunId, as_json: Json = False) -> None:
     """Status, scores and values of a run."""
+    from ui.cli import screen_lang
     from ui.terminal import print_run
 
     jobs().reap()
@@ -105,7 +106,7 @@ def run_show(run_id: RunId, as_json: Json = False) -> None:
             }
         )
     else:
-        print_run(folder)
+        print_run(folder, screen_lang())
 
 
 @run_app.command("log")
@@ -205,6 +206,8 @@ def absolute_paths(wanted, base: Path) -> dict[str, str]:
 
 def follow(folder, as_json: bool = False, kind: str = "train") -> None:
     """Print the curve until the run ends. The run is a process of its own: Ctrl-C stops only the printing."""
+    from trainer.messages import MISTAKE, message
+    from ui.cli import screen_lang
     from ui.terminal import RunPrinter
 
     board, printer = jobs(), RunPrinter(folder, quiet=as_json, kind=kind)
@@ -225,10 +228,9 @@ def follow(folder, as_json: bool = False, kind: str = "train") -> None:
     if as_json:
         emit({"id": folder.id, "folder": str(folder.path), "status": status, "scores": folder.scores()})
     if status["state"] != "done":
-        typer.echo(
-            f"tunesmith: {folder.id} {status['state']}: {status.get('message') or 'see its log'}", err=True
-        )
-        raise typer.Exit(1)
+        told = message(status, screen_lang()) or "see its log"
+        typer.echo(f"tunesmith: {folder.id} {status['state']}: {told}", err=True)
+        raise typer.Exit(2 if status.get("code") == MISTAKE else 1)
 
 
 def runs_list(as_json: Json = False) -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from assistant.types import Answer, Hit, Recommendation
+from trainer.messages import message
 from ui.i18n import duration, translator
 from ui.render import alternative_text, localised, value_text
 
@@ -141,10 +142,11 @@ def print_runs(folders: Sequence[Any]) -> None:
     )
 
 
-def print_run(folder: Any) -> None:
-    status = folder.status()
+def print_run(folder: Any, lang: str) -> None:
+    status, t = folder.status(), translator(lang)
+    stage = t("stage." + status["stage"]) if status.get("stage") else ""
     console.print(
-        f"[bold]{folder.id}[/] {status['state']} {status.get('stage') or ''} {status.get('message') or ''}  [dim]{folder.path}[/]"
+        f"[bold]{folder.id}[/] {t('state.' + status['state'])} {stage} {escape(message(status, lang))}  [dim]{folder.path}[/]"
     )
     if status.get("total_steps"):
         console.print(f"step {status['step']} of {status['total_steps']}")

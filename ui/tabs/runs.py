@@ -17,6 +17,8 @@ from ui.i18n import Translate
 POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-run", "secret": "not-a-secret"}
 LOG_LINES = 40
+ACTIVE = ("queued", "starting", "running")
+SHOWN = 11  # components that a poll writes
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
@@ -51,6 +53,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
 
 def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any, tabs: Any) -> None:
     shown = [page.seen, page.run, page.status, page.curve, page.scores, page.log, page.values, page.table]
+    shown += [page.cancel, page.resume, page.test]
 
     def poll(wanted: str, seen: tuple):
         return update(context, t, wanted, seen)
@@ -94,12 +97,13 @@ def update(context: Context, t: Translate, wanted: str, seen: tuple) -> list[Any
     folders = runs.all_runs(context.home.tasks)
     ids = [folder.id for folder in folders]
     if not ids:
-        return [()] + [gr.skip()] * 7
+        return [()] + [gr.skip()] * (SHOWN - 1)
     chosen = wanted if wanted in ids else ids[0]
     folder = folders[ids.index(chosen)]
     now = (chosen, tuple((item.id, item.status()["state"]) for item in folders), *footprint(folder))
     if now == tuple(seen):
-        return [gr.skip()] * 8
+        return [gr.skip()] * SHOWN
+    state = folder.status()["state"]
     rows = [summary(item) for item in folders]
     choices = [(f"{row['id']}  ·  {t('state.' + row['state'])}", row["id"]) for row in rows]
     fault = folder.fault()
@@ -117,6 +121,9 @@ def update(context: Context, t: Translate, wanted: str, seen: tuple) -> list[Any
         folder.log_tail(LOG_LINES),
         values,
         render_runs.runs_table(rows, t),
+        gr.Button(interactive=state in ACTIVE),
+        gr.Button(interactive=state in ("cancelled", "failed", "lost")),
+        gr.Button(interactive=state == "done"),
     ]
 
 

@@ -31,6 +31,8 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             [(t("test.llamacpp"), "llamacpp"), (t("test.ollama"), "ollama")],
             value="llamacpp",
             label=t("test.engine"),
+            scale=3,
+            min_width=320,
         )
         page.export = gr.Button(t("test.export"), variant="primary", scale=0, min_width=160, elem_id="export")
     page.status = gr.HTML(render.note(t("test.none")), elem_id="export-status")
@@ -190,10 +192,9 @@ def talk(
     if engine == "ollama" and side == "tuned":
         from trainer.export.ollama import Ollama
 
-        host = context.home.settings().ollama_host
-        server = Ollama(host)
+        server = Ollama(context.home.settings().ollama_host)
         if server.version() is None:
-            raise UserError(t("test.ollama_missing", host=host))
+            raise UserError(t("test.ollama_missing", host=server.host))
         yield from ollama_chat(server, folder.id.replace("/", ":"), messages, **options)
         return
     gguf = folder.path / "export" / ("model.gguf" if side == "tuned" else "base.gguf")
