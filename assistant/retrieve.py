@@ -13,7 +13,7 @@ from assistant.types import Hit
 from ingest.chunker import Chunk
 from ingest.embedder import Embedder
 from ingest.index import Index
-from ingest.text import clean, detect_lang, fold, glossary_terms, tokens
+from ingest.text import clean, detect_lang, fold, glossary_matches, tokens
 
 CANDIDATES = 50
 LONGEST = 2000  # characters of a question that are looked at
@@ -86,17 +86,26 @@ def term_weights(index: Index, question: str) -> dict[str, tuple[float, float]]:
     """Index term → (its weight in the query, its part of a full score).
 
     A term that no passage holds has weight 0 and still its part: the question asked for it.
-    The glossary's other spellings come at a low weight and without a part.
+    The glossary's other spellings have no part; each is worth GLOSSARY_WEIGHT of the one in the question.
     """
-    own, others = Counter(tokens(question)), glossary_terms(question)
-    idf = index.idf([*own, *others])
+    own = Counter(tokens(question))
+    others = [
+        (tokens(found), [tokens(other) for other in spellings])
+        for found, spellings in glossary_matches(question)
+    ]
+    idf = index.idf(
+        [*own, *{t for found, spellings in others for terms in (found, *spellings) for t in terms}]
+    )
     nowhere = max(idf.values(), default=0.0) or 1.0
-    weights = {}
-    for term, count in own.items():
-        rarity = idf[term] or nowhere
-        weights[term] = (count * rarity ** (RARITY - 1) if idf[term] else 0.0, count * rarity**RARITY)
-    for term in others:
-        weights[term] = (GLOSSARY_WEIGHT * idf[term] ** (RARITY - 1), 0.0)
+    part = {term: (rarity or nowhere) ** RARITY for term, rarity in idf.items()}
+    weights = {t: (n * idf[t] ** (RARITY - 1) if idf[t] else 0.0, n * part[t]) for t, n in own.items()}
+    for found, spellings in others:
+        worth = GLOSSARY_WEIGHT * sum(part[term] for term in found)
+        for terms in spellings:
+            scale = worth / sum(part[term] for term in terms)
+            for term in set(terms) - own.keys():
+                weight = scale * idf[term] ** (RARITY - 1) if idf[term] else 0.0
+                weights[term] = (max(weight, weights.get(term, (0.0, 0.0))[0]), 0.0)
     return weights
 
 

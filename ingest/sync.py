@@ -112,7 +112,7 @@ def _carry_out(index: Index, work: _Work, report: SyncReport, tell: Progress) ->
     known = index.manifest.hashes()
     report.removed += len(work.gone)
     batch: list[tuple[Document, list[Chunk]]] = []
-    gone = work.gone
+    gone, waiting = work.gone, 0
     for number, (document_id, sha256, read) in enumerate(work.candidates):
         tell(number, len(work.candidates), document_id.partition(":")[2])
         try:
@@ -128,17 +128,15 @@ def _carry_out(index: Index, work: _Work, report: SyncReport, tell: Progress) ->
         else:
             report.added += 1
         batch.append((document, split(document)))
-        if sum(len(chunks) for _, chunks in batch) >= BATCH:
-            report.chunks += _put(index, batch, gone)
-            batch, gone = [], []
+        waiting += len(batch[-1][1])
+        if waiting >= BATCH:
+            index.put(batch, gone)
+            report.chunks += waiting
+            batch, gone, waiting = [], [], 0
     if batch or gone:
-        report.chunks += _put(index, batch, gone)
+        index.put(batch, gone)
+        report.chunks += waiting
     tell(len(work.candidates), len(work.candidates), "")
-
-
-def _put(index: Index, batch: list[tuple[Document, list[Chunk]]], gone: list[str]) -> int:
-    index.put(batch, gone)
-    return sum(len(chunks) for _, chunks in batch)
 
 
 def _kb_work(index: Index) -> _Work:

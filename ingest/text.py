@@ -96,7 +96,7 @@ def _word_parts(word: str) -> tuple[str, ...]:
 
 def detect_lang(text: str) -> str:
     """Language by script: "zh-TW", "zh-CN", "ja", "ko", else "en". Han that both scripts share counts as zh-TW."""
-    sample = unicodedata.normalize("NFKC", clean(text[:20000]))
+    sample = unicodedata.normalize("NFKC", clean(text[:2000]))
     letters = len(re.findall(r"[^\W\d_]", sample)) or 1
     han, kana = len(re.findall(f"[{HAN}]", sample)), len(re.findall(f"[{KANA}]", sample))
     if len(re.findall(f"[{HANGUL}]", sample)) / letters > 0.2:
@@ -113,14 +113,25 @@ def detect_lang(text: str) -> str:
 
 def glossary_terms(question: str) -> list[str]:
     """Index terms of the other spellings of the glossary terms in a question (過擬合 ↔ overfitting), without repeats."""
-    folded = fold(question)
     own = set(tokens(question))
     extra: dict[str, None] = {}
-    for spellings in _glossary():
-        if any(found_in(folded) for _, found_in in spellings):
-            for spelling, _ in spellings:
-                extra.update(dict.fromkeys(token for token in tokens(spelling) if token not in own))
+    for _, others in glossary_matches(question):
+        for spelling in others:
+            extra.update(dict.fromkeys(token for token in tokens(spelling) if token not in own))
     return list(extra)
+
+
+def glossary_matches(question: str) -> list[tuple[str, list[str]]]:
+    """(the longest spelling that stands in the question, the other spellings) for each glossary term in it."""
+    folded = fold(question)
+    matches = []
+    for spellings in _glossary():
+        found = [spelling for spelling, found_in in spellings if found_in(folded)]
+        if found:
+            matches.append(
+                (max(found, key=len), [spelling for spelling, _ in spellings if spelling not in found])
+            )
+    return matches
 
 
 @lru_cache(maxsize=1)
