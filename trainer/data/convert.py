@@ -142,7 +142,7 @@ def _alpaca(record: dict, columns: dict[str, str], instruction: str, note: Calla
     context = _text(record.get(columns["input"])) if "input" in columns else ""
     row = _row(_required(f"{question}\n{context}" if context else question), _answer(answer))
     earlier: list[Message] = []
-    for pair in record.get("history") or []:
+    for pair in _list(record.get("history")):
         if isinstance(pair, list) and len(pair) == 2:
             earlier += [
                 {"role": "user", "content": _text(pair[0])},
@@ -262,6 +262,10 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, int | float) else json.dumps(value, ensure_ascii=False)
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _messages(value: Any, role: str, note: Callable) -> list[Message]:
     """Messages from a list of them, one of them, or plain text that is given `role`. Empty ones are left out."""
     if isinstance(value, dict):
@@ -277,7 +281,7 @@ def _messages(value: Any, role: str, note: Callable) -> list[Message]:
         if given not in ROLES:
             raise _Skip("unknown_role")
         content = _content(turn.get("content", turn.get("value")))
-        for call in turn.get("tool_calls") or []:
+        for call in _list(turn.get("tool_calls")):
             content += _tool_call(call.get("function", call) if isinstance(call, dict) else call)
         if ROLES[given] == "tool_call":
             messages.append({"role": "assistant", "content": _tool_call(content)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 
 HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -103,7 +104,7 @@ def language_of(texts: list[str], sample: int = 100_000) -> tuple[str, str]:
 def chinese_script(text: str) -> str:
     """ "traditional", "simplified" or "mixed", by the characters that only one script writes."""
     counts = Counter(HAN.findall(text))
-    only_traditional, only_simplified = _one_script_only(frozenset(counts))
+    only_traditional, only_simplified = _one_script_only(set(counts))
     traditional = sum(counts[char] for char in only_traditional)
     simplified = sum(counts[char] for char in only_simplified)
     total = traditional + simplified
@@ -112,16 +113,20 @@ def chinese_script(text: str) -> str:
     return "simplified" if not total or simplified / total > 0.95 else "mixed"
 
 
-@lru_cache(maxsize=4)
-def _one_script_only(chars: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+@lru_cache(maxsize=2)
+def _converter(name: str) -> Callable[[str], str]:
     import opencc
 
+    return opencc.OpenCC(name).convert
+
+
+def _one_script_only(chars: set[str]) -> tuple[frozenset[str], frozenset[str]]:
     lines = "\n".join(sorted(chars))
     found = []
     for there, back in (("t2s", "s2t"), ("s2t", "t2s")):
-        made = opencc.OpenCC(there).convert(lines).split("\n")
+        made = _converter(there)(lines).split("\n")
         # What the other direction would change too is written in both scripts (后, 里, 台).
-        other = opencc.OpenCC(back).convert(lines).split("\n")
+        other = _converter(back)(lines).split("\n")
         found.append(
             frozenset(
                 old
