@@ -22,10 +22,13 @@ WORDS = {
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "k": 1000, "m": 10**6}
 VAGUE = {"hundreds": 300, "thousands": 3000}  # "hundreds of", 「幾百」: three of them
 _WORD = "|".join(sorted(map(re.escape, WORDS), key=len, reverse=True))
+_DIGITS = r"(?<![\d.,])\d[\d,]{0,11}(?:\.\d{1,4})?(?!\d) ?"
+_HAN = r"(?<![零〇一二兩两三四五六七八九十百千萬万億亿])(?:[幾几數数](?=[十百千萬万]))?[零〇一二兩两三四五六七八九十百千萬万億亿]{1,12}"
+# Bounded repeats and look-behinds keep a search linear on a text of nothing but digits.
 NUMBER = (
-    r"(?:\d+(?:\.\d+)?\s*[萬万]\s*\d\s*千"
-    r"|\d[\d,]*(?:\.\d+)?\s*(?:[kKmM](?![A-Za-z])|[百千萬万億亿]+|(?:hundred|thousand|million)\b)?"
-    r"|(?:[幾几數数](?=[十百千萬万]))?[零〇一二兩两三四五六七八九十百千萬万億亿]+"
+    rf"(?:{_DIGITS}[萬万] ?\d ?千"
+    rf"|{_DIGITS}(?:[kKmM](?![A-Za-z])|[百千萬万億亿]{{1,3}}|(?:hundred|thousand|million)\b)?"
+    rf"|{_HAN}"
     r"|\b(?:hundreds|thousands)(?=\s+of\b)"
     rf"|\b(?:{_WORD})\s+(?:hundred|thousand|million)\b"
     rf"|\b(?:{_WORD})\b)"

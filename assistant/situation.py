@@ -84,6 +84,7 @@ LANGUAGES: list[tuple[str, str]] = [
     ("id", r"印尼|indonesian"),
     ("pt", r"葡萄牙|portuguese"),
 ]
+MOST_TEXT = 2000  # characters of a question that are read
 ROW_TASKS = ("classification", "ner", "extraction", "summarization", "translation")
 NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+)?gpus?\b|without\s+(?:a\s+|any\s+)?gpu|no\s+graphics\s+card|GPU\s*[:：]\s*(?:none|no\b|無|无|沒有|没有)|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
 SENSITIVE = r"敏感|機密|机密|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
@@ -114,7 +115,7 @@ def situation(values: dict[str, Any]) -> Situation:
 
 def situation_from_text(question: str) -> Situation:
     """What a question says of the task, the data and the machine; what it does not say stays None."""
-    text = question.strip()
+    text = re.sub(r"\s+", " ", question)[:MOST_TEXT].strip()
     task = next((name for name, pattern in TASKS if _has(pattern, text)), None)
     found: dict[str, Any] = {"task": task, **_counts(text, task)}
     found["language"] = _language(text)
@@ -134,7 +135,7 @@ def situation_from_text(question: str) -> Situation:
         text,
         re.I,
     ):
-        found["avg_tokens"] = number(match[1])
+        found["avg_tokens"] = number(match[1]) or None
     found["class_ratio"] = _class_ratio(text)
     found["goal"] = question
     return Situation(**{key: value for key, value in found.items() if value is not None})
@@ -272,7 +273,7 @@ def _model(text: str) -> dict[str, Any]:
         text,
         re.I,
     ):
-        found["wanted_r"] = int(match[1] or match[2])
+        found["wanted_r"] = int(match[1] or match[2]) or None
     return found
 
 

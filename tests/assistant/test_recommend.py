@@ -96,6 +96,20 @@ def test_words_are_understood(case):
         assert recommend(situation({"goal": case["say"]})).estimate["available_gb"] == case["gpu_vram"]
 
 
+def test_no_words_break_the_reading_or_hold_it_up():
+    pick = random.Random(3)
+    parts = [
+        "rank 0", "r=0", "0 GB", "0B", "0 tokens each", "average 0 tokens", "0:5 imbalanced", "99% are", "0% are", "4x", "零筆", "億",
+        "Qwen3-", "70B", "每天", "更新", "9" * 400, "一" * 400, "a ", "1 a ", "\n", "{r}", "%s", "😀", "GPU", "A100", "no GPU", "1.5.2",
+    ]  # fmt: skip
+    for _ in range(60):
+        text = pick.choice(["", " "]).join(pick.choices(parts, k=pick.randint(1, 30)))
+        start = time.process_time()
+        recommend(situation({"goal": text}))
+        assert time.process_time() - start < 2, text
+    situation_from_text("9" * 100000 + " rows")
+
+
 def random_situations(count: int, seed: int = 7) -> list[Situation]:
     pick = random.Random(seed)
     some = lambda *values: pick.choice([None, *values])
