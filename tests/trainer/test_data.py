@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -334,6 +335,36 @@ def test_no_row_is_lost_without_a_count(tmp_path):
     }
     assert measured.rows == 1 and sum(left_out.values()) == 6
     assert left_out == {"no_answer": 2, "empty_text": 1, "unknown_role": 1, "broken_turn": 1, "not_text": 1}
+
+
+COLUMNS = ["messages", "conversations", "prompt", "completion", "chosen", "rejected", "label", "text", "instruction", "input", "output", "history", "system", "tools", "question", "answer", "chosen_messages", "rejected_messages", "category", "text_b"]
+KEYS = ["role", "content", "from", "value", "type", "text", "function", "tool_calls", "label"]
+
+
+def odd_value(random, depth=0):
+    """Any JSON value, with keys that mean something here."""
+    kind = random.randrange(8)
+    if kind < 4 or depth > 3:
+        return random.choice(
+            [None, True, 0, 1.5, 10**40, "", "user", "assistant", "\ud800", "a\0b", "長い \u202e文"]
+        )
+    if kind < 6:
+        return [odd_value(random, depth + 1) for _ in range(random.randrange(4))]
+    return {random.choice(KEYS): odd_value(random, depth + 1) for _ in range(random.randrange(4))}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_mixture_of_types_ends_in_a_traceback(tmp_path, seed):
+    random = Random(seed)
+    for _ in range(100):
+        columns = random.sample(COLUMNS, random.randrange(1, 6))
+        rows = [{column: odd_value(random) for column in columns} for _ in range(3)]
+        path = tmp_path / "d.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        try:
+            assert profile(path).rows > 0
+        except UserError as error:
+            assert "\n" not in str(error)
 
 
 def test_findings_speak_both_languages_and_name_lines(tmp_path):
