@@ -1,8 +1,8 @@
-"""llama.cpp in this process: runs a GGUF file for chat, for answers and for the parity check.
+"""llama.cpp on this machine: runs a GGUF file for chat, for answers and for the parity check.
 
 `with LlamaCpp(path) as model: "".join(model.chat(messages))`. The engine is `xllamacpp`, the one that
-Ollama runs too. It opens no port: requests go over a Unix socket in a folder that only this user may
-enter. Costs no torch.
+Ollama runs too, in a process of its own (engine.py). It opens no port: requests go over a Unix socket in a
+folder that only this user may enter. Costs no torch.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import weakref
@@ -23,10 +26,10 @@ from typing import Any
 from trainer.config import UserError
 from trainer.export.header import read_header
 
-SILENT = -1  # llama.cpp's log level below "error"
 # Bytes under which a second thread waits more than it works. Measured with a 3 MB model on two cores that had
 # other work (load 9): 72 prompt and 8 answer tokens take 7 ms with one thread, 970 ms with two.
 SMALL = 100_000_000
+REASON = re.compile(r"error loading model: (.*)|(?:error|failed):? (.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class LlamaCpp:
     """A GGUF file loaded in llama.cpp.
 
     n_ctx: tokens of prompt and answer together; cut to what the model was made for.
-    threads: CPU threads; None is one for a small model and all physical cores for others.
+    threads: CPU threads; None is one for a small model and llama.cpp's own choice (all cores) for others.
     Safe to use from several threads: requests wait for each other in llama.cpp's own queue.
     Raises UserError for a file that is missing, not sound, or of a kind llama.cpp cannot run.
     """
@@ -53,27 +56,20 @@ class LlamaCpp:
         header = read_header(self.path)
         self.architecture = header.architecture
         self.context = min(n_ctx, header.context_length or n_ctx)
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()  # of the requests under way
+        self._closing = threading.Lock()
         self._closed = False
-        self._server: Any = None
         self._folder = Path(tempfile.mkdtemp(prefix="tunesmith-"))  # mode 0700
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._socket = self._folder / "llama.sock"
-        try:
-            self._server = _start(self.path, self.context, threads, self._socket)
-            # xllamacpp waits for ever when a server is destroyed before its loop has begun; one token proves the
-            # loop and shows that the model computes.
-            self.generate("a", max_tokens=1)
-        except UserError:
-            self.close()
-            raise
-        except RuntimeError:
+        if threads is None:
+            threads = 1 if self.path.stat().st_size < SMALL else 0
+        self._process = _start(self.path, self._socket, self.context, threads)
+        self._finish = weakref.finalize(self, _end, self._process, self._folder)
+        if self._process.stdout.readline() != b"ready\n":
+            reason = self._why_it_ended()
             self.close()
             raise UserError(
-                f"{self.path}: llama.cpp cannot load it (architecture {self.architecture!r}, context {self.context}); "
-                "a newer file format, a chat template it cannot read, or too little memory"
-            ) from None
+                f"{self.path}: llama.cpp cannot load it: {reason}; use another file, or export again"
+            )
 
     def chat(
         self,
@@ -101,7 +97,7 @@ class LlamaCpp:
                     yield event["content"]
                 if event["stop"]:
                     return
-            raise http.client.IncompleteRead(b"")  # the connection ended before the answer
+            raise http.client.IncompleteRead(b"")  # the connection ended before the answer did
 
     def complete(
         self,
@@ -150,14 +146,10 @@ class LlamaCpp:
         return self._post("/apply-template", {"messages": list(messages)})["prompt"]
 
     def close(self) -> None:
-        """Free the model's memory and threads. An answer that still streams ends with an error. Twice is fine."""
-        with self._lock:
+        """End llama.cpp and free its memory. An answer that still streams ends with a UserError. Twice is fine."""
+        with self._closing:
             self._closed = True
-            for connection in self._open:  # the server waits 30 s for a reader that has stopped reading
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-            self._server = None  # the destructor stops the loop and waits for its threads
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._finish()
 
     def __enter__(self) -> LlamaCpp:
         return self
@@ -173,13 +165,9 @@ class LlamaCpp:
     def _request(self, path: str, request: dict[str, Any]) -> Iterator[http.client.HTTPResponse]:
         """One request on a connection of its own, whose end tells llama.cpp to stop. Raises UserError."""
         connection = http.client.HTTPConnection("llamacpp")
-        with self._lock:
-            if self._closed:
-                raise UserError(f"{self.path.name}: the model was closed; load it again")
-            connection.sock = channel = socket.socket(socket.AF_UNIX)
-            channel.connect(str(self._socket))
-            self._open.add(channel)
         try:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(str(self._socket))
             connection.request(
                 "POST", path, json.dumps(request).encode(), {"Content-Type": "application/json"}
             )
@@ -188,15 +176,21 @@ class LlamaCpp:
                 raise UserError(self._reason(response.read()))
             yield response
         except (OSError, http.client.HTTPException) as error:
-            if not self._closed:
+            why = "the model was closed" if self._closed else f"llama.cpp ended: {self._why_it_ended()}"
+            if not self._closed and self._process.returncode is None:
                 raise
-            raise UserError(f"{self.path.name}: the model was closed; load it again") from error
+            raise UserError(f"{self.path.name}: {why}; load it again") from error
         finally:
-            with contextlib.suppress(OSError):
-                channel.shutdown(socket.SHUT_RDWR)  # the response may hold the socket open
             connection.close()
-            with self._lock:
-                self._open.discard(channel)
+
+    def _why_it_ended(self) -> str:
+        """The last thing that llama.cpp said on standard error, without its time stamps and paths."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        errors = self._folder / "stderr"
+        said = errors.read_text(encoding="utf-8", errors="replace") if errors.exists() else ""
+        reasons = [found[1] or found[2] for found in REASON.finditer(said)]
+        return reasons[0].strip()[:200] if reasons else f"it ended with status {self._process.returncode}"
 
     def _reason(self, body: bytes) -> str:
         try:
@@ -223,26 +217,20 @@ def _completion(
     return request | {"json_schema": schema | {"x-guidance": {"whitespace_flexible": False}}}
 
 
-def _start(path: Path, n_ctx: int, threads: int | None, socket: Path) -> Any:
-    """An xllamacpp server listening on `socket`. Raises RuntimeError when llama.cpp cannot load the file."""
-    import xllamacpp
+def _start(gguf: Path, channel: Path, n_ctx: int, threads: int) -> subprocess.Popen[bytes]:
+    """engine.py for a file. It ends when its standard input does, so not later than this process."""
+    engine = Path(__file__).with_name("engine.py")
+    command = [sys.executable, "-P", str(engine), str(gguf), str(channel), str(n_ctx), str(threads)]
+    with (channel.parent / "stderr").open("wb") as errors:
+        # a session of its own: Ctrl-C in a terminal is for us, who then end it
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
 
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = n_ctx
-    params.n_parallel = 1  # one request at a time: the queue keeps numbers independent of who else asks
-    params.hostnames = [str(socket)]  # a name that ends in .sock is a Unix socket: no port is opened
-    params.verbosity = SILENT
-    params.warmup = False
-    params.ui = params.endpoint_slots = params.endpoint_props = False
-    params.n_threads_http = 4
-    params.cache_ram_mib = 0  # llama.cpp keeps up to 8 GiB of old prompts otherwise
-    params.ctx_shift = False  # an over-long chat is an error, never silently cut
-    cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-    if all(device["type"] == cpu for device in xllamacpp.get_device_info()):
-        params.n_gpu_layers = 0
-    if threads is None and path.stat().st_size < SMALL:
-        threads = 1
-    if threads is not None:
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    return xllamacpp.Server(params)
+
+def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+    process.kill()  # it holds nothing but memory
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    shutil.rmtree(folder, ignore_errors=True)

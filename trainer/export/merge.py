@@ -130,15 +130,18 @@ def _refusal(folder: RunFolder, adapter: Path, difference: float, dtype: str, ti
 
 
 def stored_dtype(path: Path) -> str:
-    """The precision of a model's weights. float16 bases are merged as they are: bfloat16 would lose digits."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    """The precision of a model's weights, by name: merging in another would lose or invent digits."""
+    dtype = str(base.stored_dtype(path)).removeprefix("torch.")
     return dtype if dtype in TOLERANCE else "float32"
 
 
 def load_model(path: Path, dtype: str) -> Any:
+    """A model folder on the CPU, ready for inference, in "float32", "bfloat16" or "float16"."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
