@@ -14,16 +14,18 @@ from typing import Any
 
 from assistant import extract, prompts, refusal
 from assistant.backends import say
-from assistant.llm import Backend, BackendError, Settings, pick
+from assistant.llm import Backend, BackendError, Settings, check, pick
 from assistant.markers import Cited
 from assistant.retrieve import search
-from assistant.terms import content
+from assistant.terms import content, gist
 from assistant.types import Answer, Citation, Hit
 from ingest.index import Index
-from ingest.text import detect_lang, fold
+from ingest.text import clean, detect_lang, fold
+from kb.errors import UserError
 
 HITS = 6
 ANSWER_TOKENS = 768
+LONGEST = 2000  # characters of a question
 FOLLOW_UP = re.compile(
     r"^(?:and|but|so|what about|how about|why|then|also|same|ok|okay)\b|\b(?:it|its|that|this|those|these|they|them|one|there)\b"
     r"|^(?:那|那么|为什么|为何|还有|然后|如果|所以|但|另外|换成)|它|这个|那个|这样|那样|上面|刚才|前面|前者|后者|呢[?？]?$",
@@ -68,20 +70,22 @@ def stream(
 ) -> Iterator[Partial | Answer]:
     """`ask` step by step: Partials, and as the last item the Answer."""
     start = time.monotonic()
+    question = clean(question).strip()[:LONGEST]
     lang = prompts.reader(lang or detect_lang(question))
-    for part in _answer(index, question.strip(), list(history), lang, settings):
+    check(settings, lang)
+    for part in _answer(index, question, _messages(history), lang, settings):
         yield replace(part, seconds=round(time.monotonic() - start, 3)) if isinstance(part, Answer) else part
 
 
 def _answer(
     index: Index, question: str, history: list[Message], lang: str, settings: Settings
 ) -> Iterator[Partial | Answer]:
-    if not content(question) or prompts.is_greeting(question):
+    if not re.search(r"[^\W\d_]", "".join(content(question))) or prompts.is_greeting(question):
         said = prompts.GREETING if prompts.is_greeting(question) else prompts.EMPTY
         yield _plain(said[lang], lang)
         return
     alone = carried_over(question, history)
-    hits = search(index, alone, HITS, lang)
+    hits = found(index, alone, lang)
     if refusal.answerable(alone, hits, index) < refusal.THRESHOLD:
         yield refused(question, hits, lang)
         return
@@ -92,7 +96,7 @@ def _answer(
     try:
         if history and alone != question:
             alone = _rewritten(backend, question, history, lang) or alone
-            hits = search(index, alone, HITS, lang)
+            hits = found(index, alone, lang)
         yield from _modelled(backend, alone, hits, lang)
     except BackendError as error:
         # nothing had arrived; who asked for this model hears why, who left it open gets the quotes
@@ -160,12 +164,29 @@ def refused(question: str, hits: list[Hit], lang: str) -> Answer:
     )
 
 
+def found(index: Index, question: str, lang: str | None) -> list[Hit]:
+    """The passages that a question is answered from."""
+    return search(index, gist(question), HITS, lang or detect_lang(question))
+
+
 def carried_over(question: str, history: Sequence[Message]) -> str:
     """A follow-up question with the terms of the previous question; one that stands alone as it is."""
     previous = next((turn["content"] for turn in reversed(history) if turn.get("role") == "user"), "")
     if not previous or not (FOLLOW_UP.search(fold(question)) or sum(content(question).values()) < 3):
         return question
     return f"{previous.strip()} {question}"
+
+
+def _messages(history: Sequence[Message]) -> list[Message]:
+    """The history, each message cut to what a question may have. Raises UserError for another shape."""
+    kept = []
+    for number, turn in enumerate(history):
+        if not isinstance(turn, dict) or not all(
+            isinstance(turn.get(key), str) for key in ("role", "content")
+        ):
+            raise UserError(f'history[{number}]: expected {{"role": "user" or "assistant", "content": text}}')
+        kept.append({"role": turn["role"], "content": clean(turn["content"])[:LONGEST]})
+    return kept
 
 
 def turns(conversation: Sequence[tuple[str, Answer]]) -> list[Message]:

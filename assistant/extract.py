@@ -12,7 +12,7 @@ from assistant.citations import Unit, is_claim, units
 from assistant.markers import Cited
 from assistant.terms import Idf, Slot, content, coverage, held, slots, weighted
 from assistant.types import Hit
-from ingest.text import fold, tokens
+from ingest.text import fold, glossary_terms, tokens
 
 MAX_POINTS = 7  # after the leading sentence
 MAX_A_HIT = 3
@@ -25,6 +25,11 @@ ASKS_NUMBER = re.compile(
     r"how (?:many|much|big|large|long|high)|what (?:value|number|size|rate|rank)|which (?:value|rate|rank)|多少|几个|几次|几轮|多大|多久|多高|设多|几层|几行|几笔|几条|范围"
 )
 ASKS_STEPS = re.compile(r"\bhow (?:do|to|can|should)\b|怎么|如何|该怎|步骤|流程|steps?\b")
+ASKS_MEANING = re.compile(
+    r"^what(?: is|'s| are| does)(?! the\b)|\bmeans?\b|\bdefine\b|什么是|是什么|是啥|什么意思"
+)
+MEANING = re.compile(r"^\W*.{0,40}?(?:\bis\b|\bare\b|\bmeans\b|\bstands for\b|是|指)")
+FIRST_WORD = re.compile(r"\W*(?:(?:the|an?) )?([\u4e00-\u9fff]{2}|[a-z][\w-]*)")
 DEPENDENT = re.compile(
     r"(?:it|this|that|these|those|they|such|so|but|and|however|therefore|also|here|both|otherwise|then)\b|(?:它|这|这些|那|此|因此|所以|但|不过|而且|另外|其|以上|否则|接着|然后)",
     re.I,
@@ -73,12 +78,15 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
     wanted = weighted(question, idf)
     folded = fold(question)
     asks_number, asks_steps = bool(ASKS_NUMBER.search(folded)), bool(ASKS_STEPS.search(folded))
+    asks_meaning = bool(ASKS_MEANING.search(folded))
     named, asked = _named(question), set(tokens(question))
+    known = asked | set(glossary_terms(question))
     best = max(hit.score for hit in hits) or 1.0
     scored = []
     for index, hit in enumerate(hits):
         head = set(tokens(hit.heading))
-        standing = 0.35 * held(wanted, head) + 0.35 * hit.score / best
+        near = held(wanted, head)
+        standing = 0.35 * near + 0.35 * hit.score / best
         for unit in units(hit.text):
             if not is_claim(unit.text) and unit.kind != "row":
                 continue
@@ -88,12 +96,26 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
             score = standing + 0.7 * held(wanted, own) + 0.3 * held(wanted, frame) + 0.25 * has
             score += 0.1 * (unit.order == 0) + 0.05 * (asks_steps and unit.kind == "item")
             score += 0.15 * (asks_number and bool(re.search(r"\d", unit.raw)))
+            if asks_meaning and unit.kind == "sentence":
+                score += _defines(fold(unit.raw), wanted, known) + 0.3 * (
+                    hit.anchor == "top" and unit.order == 0
+                )
             if unit.kind == "row" and named:  # the row of another size or card than the one asked about
                 score -= 0.3 * (1 - _share(_named(unit.raw.split("|")[0]), asked))
             score -= 0.25 * bool(DEPENDENT.match(fold(unit.raw))) + 0.1 * (_length(unit.text) > 160)
             score -= 0.2 * bool(CONDITION.search(unit.raw))  # written for programs, reads badly
             scored.append(Scored(unit, index, score, has))
     return sorted(scored, key=lambda s: (-s.score, s.hit, s.unit.order))
+
+
+def _defines(sentence: str, wanted: list[tuple[Slot, float, bool]], known: set[str]) -> float:
+    """For "what is X?": how much a sentence looks like "X …" and "X is …", rather than "the signs of X are …"."""
+    first = FIRST_WORD.match(sentence)
+    score = 0.3 * bool(first and known & set(content(first.group(1))))
+    score += 0.3 * bool(score and re.match(r"[^\s(（]+ ?[(（]", sentence))  # LoRA (Low-Rank Adaptation) …
+    if subject := MEANING.match(sentence):
+        score += 0.5 * held(wanted, set(tokens(subject.group()))) * coverage(content(subject.group()), known)
+    return score
 
 
 def _named(text: str) -> list[Slot]:

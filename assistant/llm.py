@@ -71,8 +71,7 @@ def pick(settings: Settings, lang: str = "en") -> Backend:
         return Extract()
     if settings.backend in makers:
         return makers[settings.backend](settings, lang)
-    if settings.backend != "auto":
-        raise BackendError(say("unknown", lang, name=settings.backend, names=", ".join(BACKENDS)))
+    check(settings, lang)
     for name, wanted in (("ollama", True), ("openai", settings.openai_base_url), ("llamacpp", settings.gguf)):
         if not wanted:
             continue
@@ -81,6 +80,12 @@ def pick(settings: Settings, lang: str = "en") -> Backend:
         except UserError:
             continue  # auto means: whoever is there
     return Extract()
+
+
+def check(settings: Settings, lang: str = "en") -> None:
+    """Raises BackendError for a backend that does not exist."""
+    if settings.backend not in BACKENDS:
+        raise BackendError(say("unknown", lang, name=settings.backend, names=", ".join(BACKENDS)))
 
 
 @dataclass(frozen=True)

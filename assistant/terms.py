@@ -36,6 +36,11 @@ _BIGRAMS = """
 """
 FUNCTION_BIGRAMS = frozenset(_BIGRAMS.split())
 
+# Chinese words that ask and say nothing of what about, in both scripts; they outweigh a short question's one term
+_ASKING = re.compile(
+    r"[什甚][麼么]是|是[什甚][麼么]|[請请][問问]|怎[麼么樣样]|如何|[為为][什甚][麼么]|[什甚][麼么]意思|[什甚][麼么]|[嗎吗呢吧]"
+    r"|[要該该][設设][為为]?|[應应]?[該该]|多少|哪[個个些]|可以"
+)
 # not \w: Chinese characters are letters to it, and 3 in 訓練3個epoch is a number
 _NUMBER = re.compile(r"(?<![a-z0-9_.])(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?(?![a-z0-9_]*[a-z_])", re.I)
 _NAME = re.compile(rf"(?:(?![{CJK}])[^\W_])(?:(?![{CJK}])[\w.+-])*", re.U)
@@ -61,6 +66,12 @@ def weight(token: str) -> float:
 def content(text: str) -> dict[str, float]:
     """Distinct tokens of a text that carry content, with their weight. Do not change the dict: it is shared."""
     return {token: weight(token) for token in tokens(text) if weight(token) > 0}
+
+
+def gist(question: str) -> str:
+    """A question without its question words, for searching: 「DPO 是什麼」 finds pages on DPO, not pages with 什麼."""
+    rest = _ASKING.sub(" ", question)
+    return rest if content(rest) else question
 
 
 def coverage(wanted: dict[str, float], present: set[str] | dict[str, float]) -> float:

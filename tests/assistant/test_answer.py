@@ -20,6 +20,7 @@ from assistant.retrieve import search
 from assistant.types import Answer, Hit
 from ingest.index import Index
 from ingest.sync import add_paths
+from kb.errors import UserError
 
 QUESTIONS = yaml.safe_load((Path(__file__).parent / "questions.yaml").read_text(encoding="utf-8"))
 EXTRACT = Settings("extract")
@@ -105,7 +106,7 @@ def test_a_question_outside_the_library_is_refused_in_the_readers_language(index
 def test_most_out_of_scope_queries_are_refused(index, shared_data):
     queries = json.loads((shared_data / "clinc_oos" / "data_small.json").read_text(encoding="utf-8"))[
         "oos_test"
-    ][:120]
+    ][:60]
     refused = [ask(index, query, settings=EXTRACT).refused for query, _ in queries]
     assert sum(refused) >= 0.9 * len(refused)
 
@@ -122,7 +123,7 @@ def test_a_greeting_is_answered_with_what_can_be_asked(index, greeting):
     assert not answer.refused and answer.citations == [] and "LoRA" in answer.text
 
 
-@pytest.mark.parametrize("nothing", ["", "   ", "？？", "的"])
+@pytest.mark.parametrize("nothing", ["", "   ", "？？", "的", "0.0", "1 000", "🔟"])
 def test_an_empty_question_asks_for_one(index, nothing):
     answer = ask(index, nothing, settings=EXTRACT)
     assert not answer.refused and answer.text and not answer.citations
@@ -264,6 +265,18 @@ def test_a_follow_up_carries_the_terms_of_the_question_before(index):
         index, "那 rank 呢？", [{"role": "user", "content": "LoRA 的學習率要設多少？"}], settings=EXTRACT
     )
     assert not answer.refused and any(c.page == "methods/lora" for c in answer.citations)
+
+
+def test_a_history_of_another_shape_is_one_line(index):
+    with pytest.raises(UserError, match=r"history\[0\]: expected"):
+        ask(index, "and for QLoRA?", ["Which learning rate for LoRA?"], settings=EXTRACT)
+
+
+def test_naughty_questions_end_in_an_answer_of_json(index, shared_data):
+    strings = json.loads((shared_data / "blns" / "blns.json").read_text(encoding="utf-8"))[::6]
+    for text in [*strings, "\ud800 LoRA", "\x00LoRA\x00", "LoRA " * 20000, "微" * 50000]:
+        answer = ask(index, text, settings=EXTRACT)
+        assert json.dumps(to_json(answer)).encode()
 
 
 def test_a_model_rewrites_a_follow_up_to_stand_alone(index):

@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from assistant import refusal
-from assistant.retrieve import search
+from assistant.answer import found
 from ingest.index import Index
 from ingest.sync import add_paths, build_kb
 
@@ -83,7 +83,7 @@ def measured(library: str, folder: Path, items: list[Item]) -> list[dict]:
     index = Index.open(folder)
     rows = []
     for group, answerable, question, lang in items:
-        hits = search(index, question, 6, lang)
+        hits = found(index, question, lang)
         x = refusal.features(question, hits, index) if hits else None
         rows.append({"library": library, "group": group, "y": answerable, "q": question, "x": x})
     index.close()
