@@ -27,11 +27,18 @@ def page(address):
 
 
 def say(page, text):
-    before = page.locator("#conversation .bot-row").count()
+    """Ask, and wait until this question has its whole answer (an earlier conversation may be coming back)."""
+    page.wait_for_timeout(1000)
     page.fill("#question textarea", text)
     page.keyboard.press("Enter")
     page.wait_for_function(
-        f"document.querySelectorAll('#conversation .bot-row .by').length > {before}", timeout=30_000
+        """text => {
+            const asked = [...document.querySelectorAll('#conversation .user-row')];
+            const whole = document.querySelectorAll('#conversation .bot-row .by').length;
+            return asked.length && asked.at(-1).innerText.includes(text) && whole === asked.length;
+        }""",
+        arg=text,
+        timeout=30_000,
     )
 
 
