@@ -17,7 +17,7 @@ from ingest.chunker import Chunk
 from ingest.embedder import Embedder, MiniLM, content_key, from_name, readable, shipped_vectors
 from ingest.manifest import DocumentRow, Manifest
 from ingest.readers import Document
-from ingest.stores import Words, vectors_at
+from ingest.stores import Vectors, Words
 
 # Raise it when tokens, chunks or the stores' fields change: every index is then built anew at the next sync.
 VERSION = "1"
@@ -31,7 +31,7 @@ class Index:
         self.manifest = Manifest(folder / "manifest.sqlite")
         self._embedder = embedder
         self._words = Words(self._words_folder)
-        self._vectors = vectors_at((folder / "vectors").absolute())
+        self._vectors = Vectors(folder / "vectors")
         self._seen = self.manifest.generation
 
     @classmethod
@@ -45,6 +45,7 @@ class Index:
         return index
 
     def close(self) -> None:
+        self._vectors.close()
         self.manifest.close()
 
     @property
@@ -116,8 +117,6 @@ class Index:
             except BlockingIOError:
                 yield False
                 return
-            # A writer that was killed may have left rows that this process' client has not seen.
-            self._vectors.close()
             yield True
 
     def put(self, items: list[tuple[Document, list[Chunk]]], gone: list[str] | None = None) -> None:
@@ -136,10 +135,9 @@ class Index:
         with_vector, vectors = self._embed(chunks)
         if before or with_vector:
             self.manifest.expect_vectors(with_vector)
-            self._vectors.replace(self.generation, before, with_vector, vectors)
+            self._vectors.replace(before, with_vector, vectors)
         forgotten = set(before) - {chunk.id for chunk in with_vector}
         self._seen = self.manifest.settle(stale, sorted(forgotten))
-        self._vectors.advance(self._seen)
 
     def _embed(self, chunks: list[Chunk]) -> tuple[list[Chunk], np.ndarray]:
         """The chunks that the embedder can read, and their vectors; the knowledge base's come with the package."""

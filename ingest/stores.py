@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
-from functools import cache
 from math import log
 from pathlib import Path
 
@@ -91,44 +91,29 @@ def _places(source: str) -> list[str]:
     return [source, *(str(parent) for parent in path.parents if path.is_absolute())]
 
 
-class Vectors:
-    """Cosine search in Chroma, one client a folder in this process.
+COLLECTION = "chunks"
+TENANT, DATABASE = "default_tenant", "default_database"  # Chroma's own names where none is given
 
-    Chroma reads stale when another process has written, and a stale writer would lose the other's rows:
-    so every call says the manifest's generation, and the client is opened anew when that is not its own.
+
+class Vectors:
+    """Cosine search in Chroma: written through its PersistentClient, read through the Rust engine below that.
+
+    Importing `chromadb` costs one CPU second, its engine .02, which a cold search feels. An open engine does
+    not see what others write, so a reader says the manifest's generation and the engine is opened anew when
+    that has changed. `tests/ingest/test_sync.py` compares the two.
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._generation = folder, -1
-        self._client = self._collection = None
-        self._lock = threading.RLock()
+        self._folder, self._generation, self._engine = folder, -1, None
+        self._lock = threading.Lock()
 
-    def _at(self, generation: int):
-        if self._collection is None or generation != self._generation:
-            self.close()
-            import chromadb
-            from chromadb.config import Settings
-
-            logging.getLogger("chromadb").setLevel(logging.ERROR)
-            self._client = chromadb.PersistentClient(str(self._folder), Settings(anonymized_telemetry=False))
+    def replace(self, gone: list[str], chunks: list[Chunk], vectors: np.ndarray) -> None:
+        """Delete the vectors of `gone`, then add those of the chunks."""
+        with self.client() as client:
             # embedding_function=None: the default one would try to download a model.
-            self._collection = self._client.get_or_create_collection(
-                "chunks", embedding_function=None, metadata={"hnsw:space": "cosine"}
+            collection = client.get_or_create_collection(
+                COLLECTION, embedding_function=None, metadata={"hnsw:space": "cosine"}
             )
-            self._generation = generation
-        return self._collection
-
-    def close(self) -> None:
-        """Let go of the client; the next call opens another."""
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-            self._client = self._collection = None
-
-    def replace(self, generation: int, gone: list[str], chunks: list[Chunk], vectors: np.ndarray) -> None:
-        """Delete `gone`, then add the chunks' vectors. The caller tells the next generation by `advance`."""
-        with self._lock:
-            collection = self._at(generation)
             for part in _parts(gone):
                 collection.delete(ids=part)
             for rows in _parts(list(range(len(chunks)))):
@@ -138,31 +123,50 @@ class Vectors:
                     metadatas=[{"document": chunks[i].document} for i in rows],
                 )
 
-    def advance(self, generation: int) -> None:
-        """What this process wrote makes up this generation."""
-        with self._lock:
-            self._generation = generation
+    def client(self):
+        """A client of its own, to be used in a `with`: the next one sees what other processes have written."""
+        import chromadb
+        from chromadb.config import Settings
 
-    def count(self, generation: int) -> int:
-        with self._lock:
-            return self._at(generation).count()
+        logging.getLogger("chromadb").setLevel(logging.ERROR)
+        return chromadb.PersistentClient(str(self._folder), Settings(anonymized_telemetry=False))
 
     def search(
         self, generation: int, vector: np.ndarray, limit: int, documents: list[str] | None
     ) -> list[tuple[str, float]]:
         """(chunk id, cosine) of the nearest `limit` chunks, among these documents when given."""
+        where = None if documents is None else json.dumps({"document": {"$in": documents}})
         with self._lock:
-            where = None if documents is None else {"document": {"$in": documents}}
-            found = self._at(generation).query(
-                query_embeddings=vector[None], n_results=limit, include=["distances"], where=where
+            engine, collection = self._at(generation)
+            found = engine.query(
+                collection, None, vector[None], limit, where, None, ["distances"], TENANT, DATABASE
             )
-        return [(i, 1 - distance) for i, distance in zip(found["ids"][0], found["distances"][0], strict=True)]
+        return [(i, 1 - distance) for i, distance in zip(found.ids[0], found.distances[0], strict=True)]
 
+    def _at(self, generation: int):
+        if self._engine is None or generation != self._generation:
+            import chromadb_rust_bindings as rust
 
-@cache
-def vectors_at(folder: Path) -> Vectors:
-    """The one Vectors of a folder in this process: two would each miss what the other writes."""
-    return Vectors(folder)
+            self._engine = None  # let go of the old one first
+            database = rust.SqliteDBConfig(
+                hash_type=rust.MigrationHash.MD5,
+                migration_mode=rust.MigrationMode.Validate,
+                url=str(self._folder / "chroma.sqlite3"),
+            )
+            engine = rust.Bindings(
+                allow_reset=False,
+                sqlite_db_config=database,
+                persist_path=str(self._folder),
+                hnsw_cache_size=16,
+            )
+            self._engine = engine, str(engine.get_collection(COLLECTION, TENANT, DATABASE).id)
+            self._generation = generation
+        return self._engine
+
+    def close(self) -> None:
+        """Let go of the engine; the next search opens another."""
+        with self._lock:
+            self._engine = None
 
 
 def _parts(items: list, length: int = 2000):

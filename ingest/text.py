@@ -107,6 +107,8 @@ def detect_lang(text: str) -> str:
     if kana > 0.1 * (han + kana):
         return "ja"
     traditional = sum(a != b for a, b in zip(sample, _opencc("t2s").convert(sample), strict=False))
+    if traditional > 0.1 * han:
+        return "zh-TW"  # the usual case, without loading a second dictionary
     simplified = sum(a != b for a, b in zip(sample, _opencc("s2t").convert(sample), strict=False))
     return "zh-CN" if simplified > traditional else "zh-TW"
 
