@@ -31,6 +31,7 @@ class Words:
             .add_text_field("body", tokenizer_name="whitespace", index_option="freq")
             .build()
         )
+        self._folder = folder
         self._index = tantivy.Index(schema, path=str(folder))
         self._index.config_reader("manual")
 
@@ -41,6 +42,7 @@ class Words:
         """Take out what these documents had and add these chunks, in one commit."""
         import tantivy
 
+        sweep(self._folder)
         writer = self._index.writer(heap_size=64_000_000, num_threads=1)
         for document in documents:
             writer.delete_documents_by_term("document", document)
@@ -83,6 +85,26 @@ class Words:
         return {
             t: log(1 + (total - n + 0.5) / (n + 0.5)) if 0 < n <= total else 0.0 for t, n in counts.items()
         }
+
+
+def sweep(folder: Path) -> None:
+    """Take away deletion files of a writer that was killed before its commit.
+
+    Tantivy counts its operations from the last commit on, so the next commit would give a file the same name
+    and be refused. Only the holder of the index's lock may call this.
+    """
+    meta = folder / "meta.json"
+    if not meta.exists():
+        return
+    segments = json.loads(meta.read_text(encoding="utf-8"))["segments"]
+    committed = {
+        f"{segment['segment_id'].replace('-', '')}.{segment['deletes']['opstamp']}.del"
+        for segment in segments
+        if segment.get("deletes")
+    }
+    for file in folder.glob("*.del"):
+        if file.name not in committed:
+            file.unlink(missing_ok=True)
 
 
 def _places(source: str) -> list[str]:

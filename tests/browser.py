@@ -7,11 +7,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -28,7 +31,15 @@ def free_port() -> int:
 
 @contextmanager
 def served(home: Path, **environment: str) -> Iterator[str]:
-    """`tunesmith ui` on a free port; yields its address, ends it afterwards."""
+    """`tunesmith ui` on a free port; yields its address, ends it afterwards.
+
+    One at a time on a machine: two apps with two browsers on two cores are slower than one after the other.
+    """
+    with FileLock(Path(tempfile.gettempdir()) / "tunesmith-browser-tests.lock"):
+        yield from _served(home, environment)
+
+
+def _served(home: Path, environment: dict[str, str]) -> Iterator[str]:
     port = free_port()
     variables = {
         **os.environ,
@@ -82,7 +93,7 @@ def chromium(lang: str = "zh-TW", **context: object) -> Iterator:
         page = browser.new_context(locale=lang, viewport={"width": 1280, "height": 900}, **context).new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         try:
             yield page
         finally:

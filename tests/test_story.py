@@ -77,7 +77,7 @@ def change(page, values):
 
 def train_and_wait(page, home):
     page.click("#start")
-    page.wait_for_selector("#run-status .state", state="visible", timeout=30_000)
+    page.wait_for_selector("#run-status .state", state="visible")
     page.wait_for_selector("#curve canvas, #curve svg", timeout=90_000)
     page.reload()  # a refresh loses nothing
     start = time.monotonic()

@@ -1,6 +1,7 @@
 """A sync brings the index into line with the files, names what it cannot read, and survives being killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,3 +320,20 @@ def test_the_nearest_vectors_are_the_nearest(tmp_path, embedder):
         stored = client.get_collection("chunks", embedding_function=None).get(include=["embeddings"])
         exact = sorted(stored["embeddings"] @ vector, reverse=True)[:10]
         assert [score for _, score in index.dense(vector, 10)] == pytest.approx(exact, abs=2e-3)
+
+
+def test_a_deletion_file_left_by_a_killed_writer_does_not_stop_the_next(tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("a", "b", "c"):
+        (texts / f"{name}.txt").write_text(f"the text of {name} speaks of quokkas")
+    folder, twin = tmp_path / "index", tmp_path / "twin"
+    add_paths(folder, [texts])
+    shutil.copytree(folder, twin)
+    before = {path.name for path in twin.rglob("*.del")}
+    remove(twin, [str(texts / "a.txt")])
+    made = next(path for path in twin.rglob("*.del") if path.name not in before)
+    planted = folder / made.relative_to(twin)
+    planted.write_bytes(b"half a file")
+    remove(folder, [str(texts / "a.txt")])
+    assert sorted(found(folder, "quokkas")) == ["b.txt", "c.txt"]
