@@ -145,11 +145,14 @@ def _train(
 
     transformers.set_seed(config.seed)
     model = base.load_model(base_path, config, device)
+    rows = rows_read(config, staged.splits.train)
     trainer = entry.build(
-        config, model, tokenizer, rows_read(config, staged.splits.train), staged.splits.eval,
-        folder.path / "checkpoints", device, [progress.callback(folder, should_stop)],
+        config, model, tokenizer, rows, staged.splits.eval, folder.path / "checkpoints", device,
+        [progress.callback(folder, should_stop)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
+    if not config.packing and (lost := len(rows) - len(trainer.train_dataset)) > 0:
+        print(f"rows whose answer does not fit max_length, left out: {lost}", flush=True)
     checkpoint = resume_from or next(reversed(folder.checkpoints()), None)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stopped = should_stop() and trainer.state.global_step < trainer.state.max_steps
