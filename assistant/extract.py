@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from assistant.citations import Unit, is_claim, units
-from assistant.markers import Cited
+from assistant.markers import Cited, strip_markers
 from assistant.terms import Idf, Slot, content, coverage, held, slots, weighted
 from assistant.types import Hit
 from ingest.text import fold, glossary_terms, tokens
@@ -181,7 +181,8 @@ def _repeats(a: Unit, b: Unit) -> bool:
 
 
 def _write(cited: Cited, scored: Scored) -> None:
-    cited.say(cited.claim(scored.unit.text, [scored.hit], scored.unit.raw))
+    # a document's own [3] must not pass for one of our markers
+    cited.say(cited.claim(strip_markers(scored.unit.text), [scored.hit], scored.unit.raw))
 
 
 def _write_points(cited: Cited, lead: Scored, points: list[Scored], hits: list[Hit]) -> None:

@@ -135,7 +135,7 @@ def test_a_users_own_documents_are_answered_from(built_home, tmp_path):
     notes.mkdir()
     (notes / "canal.md").write_text(
         "# The canal\n\nThe Ardley canal was dug between 1791 and 1796 under the engineer Mary Colt. "
-        "It is 43 kilometres long and has 17 locks.\n\n## Freight\n\nCoal was its main freight until the railway of 1845.",
+        "It is 43 kilometres long and has 17 locks [9].\n\n## Freight\n\nCoal was its main freight until the railway of 1845.",
         encoding="utf-8",
     )
     (notes / "茶.md").write_text(
@@ -146,6 +146,7 @@ def test_a_users_own_documents_are_answered_from(built_home, tmp_path):
     add_paths(tmp_path / "index", [notes])
     index = Index.open(tmp_path / "index")
     canal = ask(index, "Who was the engineer of the Ardley canal?", settings=EXTRACT)
+    assert set(marker_numbers(canal.text)) == {c.marker for c in canal.citations}  # [9] is the document's own
     assert not canal.refused and "Mary Colt" in canal.text and canal.citations[0].page.endswith("canal.md")
     tea = ask(index, "阿里山春茶什麼時候採收？", settings=EXTRACT)
     assert not tea.refused and "四月" in tea.text and tea.citations[0].page.endswith("茶.md")
