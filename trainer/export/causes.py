@@ -49,16 +49,22 @@ EXPLAINED = {
 }
 
 
+def wrong_rope(merged: Path, gguf: Path) -> bool:
+    """Whether the file's rope base is another than the model's. Short answers may hide it: it grows with distance."""
+    header = read_header(gguf)
+    written = header.metadata.get(f"{header.architecture}.rope.freq_base", 0.0)
+    wanted = rope_of(merged, read_json(merged / "config.json"))["rope_theta"]
+    return not math.isclose(written, wanted, rel_tol=1e-4)
+
+
 def cause_of(kind: str, merged: Path, gguf: Path) -> str:
     """The likelier, narrower cause: "numbers" that the file's own header explains become "rope" or "dtype"."""
     if kind not in ("numbers", "near_tie"):
         return kind
-    header = read_header(gguf)
-    config = read_json(merged / "config.json")
-    written = header.metadata.get(f"{header.architecture}.rope.freq_base", 0.0)
-    if not math.isclose(written, rope_of(merged, config)["rope_theta"], rel_tol=1e-4):
+    if wrong_rope(merged, gguf):
         return "rope"
+    config = read_json(merged / "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     exact = {"float32": {"F32"}, "bfloat16": {"F32", "BF16"}, "float16": {"F32", "F16"}}.get(stored, {"F32"})
-    kinds = {dtype for shape, dtype in header.tensors.values() if len(shape) > 1}
+    kinds = {dtype for shape, dtype in read_header(gguf).tensors.values() if len(shape) > 1}
     return kind if kinds <= exact or kind == "near_tie" else "dtype"

@@ -53,6 +53,14 @@ def test_a_wrong_rope_base_is_caught_and_named(finished):
     assert "rope" in parity.cause["en"] and "rope" in parity.cause["zh-TW"]
 
 
+def test_a_slightly_wrong_rope_base_is_caught_where_answers_do_not_show_it(finished):
+    rope = {"rope_type": "default", "rope_theta": 1000100.0 * 0.999}
+    folder = exported(finished(), lambda source: edit_json(source / "config.json", rope_parameters=rope))
+    parity = check(folder)
+    assert parity.same == parity.rows
+    assert (parity.ready, parity.kind) == (False, "rope")
+
+
 def test_a_changed_template_is_caught_and_located(finished):
     def shout(source):
         template = (source / "chat_template.jinja").read_text(encoding="utf-8")
