@@ -9,6 +9,7 @@ from math import log
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from ingest.chunker import Chunk
 from ingest.text import tokens
@@ -32,7 +33,9 @@ class Words:
             .build()
         )
         self._folder = folder
-        self._index = tantivy.Index(schema, path=str(folder))
+        # Two processes that make the index at once would each see half of the other's files.
+        with FileLock(folder.with_name(f"{folder.name}.open.lock")):
+            self._index = tantivy.Index(schema, path=str(folder))
         self._index.config_reader("manual")
 
     def reload(self) -> None:

@@ -12,6 +12,7 @@ import time
 import pytest
 import yaml
 from browser import CHROMIUM, chromium, served
+from playwright.sync_api import TimeoutError
 
 QUESTION = "我有九千筆中文評論要做情感分類，該怎麼微調？"
 FULL = os.environ.get("TUNESMITH_FULL_STORY") == "1"
@@ -87,15 +88,28 @@ def train_and_wait(page, home):
     return run, time.monotonic() - start
 
 
-def export_and_chat(page, review):
+def say_to_both(page, review, tmp):
+    """On a machine with five times more work than cores the answer once did not appear; a refresh brought it."""
+    for attempt in range(2):
+        page.fill("#test-message textarea", review)
+        page.click("#test-send")
+        try:
+            page.wait_for_selector("#chat-tuned .bot-row", timeout=60_000)
+            page.wait_for_selector("#chat-base .bot-row", timeout=60_000)
+            return
+        except TimeoutError:
+            page.screenshot(path=f"{tmp}/story-{attempt}.png")
+            page.reload()
+            page.wait_for_selector("#export-status .ok")
+    raise AssertionError(f"no answer in the chat: {page.inner_text('#chat-tuned')}")
+
+
+def export_and_chat(page, review, tmp):
     page.click("#test-run")
     page.click("#export")
     page.wait_for_selector("#export-status .ok, #export-status .error", timeout=120_000)
     assert page.locator("#export-status .ok").count() == 1, page.inner_text("#export-status")
-    page.fill("#test-message textarea", review)
-    page.click("#test-send")
-    page.wait_for_selector("#chat-tuned .bot-row", timeout=60_000)
-    page.wait_for_selector("#chat-base .bot-row", timeout=60_000)
+    say_to_both(page, review, tmp)
     page.wait_for_timeout(1500)
     return page.inner_text("#chat-tuned .bot-row").strip()
 
@@ -117,7 +131,7 @@ def test_from_a_question_to_a_tested_model(shared_data, tmp_path):
         assert scores["tuned"]["accuracy"] > scores["majority"]["accuracy"]
         with test.open(encoding="utf-8") as file:
             review = next(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))["text_a"]
-        assert export_and_chat(page, review) in ("0", "1")
+        assert export_and_chat(page, review, tmp_path) in ("0", "1")
         parity = json.loads((run / "export" / "parity.json").read_text())
         assert parity["same"] >= 0.98 * parity["rows"] and parity["rows"] == 100
         reasons = yaml.safe_load((run / "lineage.yaml").read_text(encoding="utf-8"))["reasons"]
