@@ -275,6 +275,12 @@ def export(
         arguments["host"] = home().settings().ollama_host
     jobs().submit(folder, "export", arguments)
     follow(folder, as_json, "export")
+    if folder.status("export").get("ready") is False:
+        typer.echo(
+            f"tunesmith: {folder.id} is not ready: it answers otherwise than in training; see {folder.path}/export/parity.json",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 def chat(
