@@ -86,7 +86,10 @@ def _answer(
         return
     alone = carried_over(question, history)
     hits = found(index, alone, lang)
-    if refusal.answerable(alone, hits, index) < refusal.THRESHOLD:
+    # an English question is held against English passages, also where the answer will be read in Chinese
+    asked_in = detect_lang(question)
+    judged = hits if asked_in[:2] == lang[:2] else found(index, alone, asked_in)
+    if refusal.answerable(alone, judged, index) < refusal.THRESHOLD:
         yield refused(question, hits, lang)
         return
     backend = pick(settings, lang)

@@ -90,6 +90,16 @@ def test_an_english_question_is_answered_in_english(index):
     assert "2e-4" in answer.text and not any("\u4e00" <= c <= "\u9fff" for c in answer.text)
 
 
+def test_a_reader_of_another_language_than_the_question_is_answered_in_theirs(index):
+    answer = ask(
+        index,
+        "I have pairs of good and bad answers. Which training method fits?",
+        lang="zh-TW",
+        settings=EXTRACT,
+    )
+    assert not answer.refused and {c.lang for c in answer.citations} == {"zh-TW"}
+
+
 @pytest.mark.parametrize(
     "question",
     ["How do I bake sourdough bread?", "Who won the 2026 World Cup?", "台北明天天氣如何？", "红烧肉怎么做才好吃？",
