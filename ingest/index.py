@@ -5,13 +5,13 @@ One writer at a time (a lock file); readers go on meanwhile and see a change whe
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ingest.chunker import Chunk
 from ingest.embedder import Embedder, MiniLM, content_key, from_name, readable, shipped_vectors
@@ -28,9 +28,12 @@ class Index:
 
     def __init__(self, folder: Path, embedder: Embedder | None = None):
         self.folder = folder
-        self.manifest = Manifest(folder / "manifest.sqlite")
         self._embedder = embedder
-        self._words = Words(self._words_folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Two processes that create the same files at once would trip over each other.
+        with FileLock(folder / "opening.lock"):
+            self.manifest = Manifest(folder / "manifest.sqlite")
+            self._words = Words(self._words_folder)
         self._vectors = Vectors(folder / "vectors")
         self._seen = self.manifest.generation
 
@@ -111,13 +114,16 @@ class Index:
     @contextmanager
     def writing(self, wait: bool = True) -> Iterator[bool]:
         """Hold the writer's lock. Yields False at once where another holds it and `wait` is off."""
-        with open(self.folder / "lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
+        lock = FileLock(self.folder / "writing.lock", timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
             yield True
+        finally:
+            lock.release()
 
     def put(self, items: list[tuple[Document, list[Chunk]]], gone: list[str] | None = None) -> None:
         """Replace documents and take out those in `gone`. Call inside `writing()`."""
@@ -160,7 +166,8 @@ class Index:
 
     def start_over(self) -> None:
         """Empty the stores; the documents stay listed, to be read again. Call inside `writing()`."""
-        for store in [self.folder / "vectors", *self.folder.glob("words-*")]:
-            shutil.rmtree(store, ignore_errors=True)
-        self._words = Words(self._words_folder)
+        with FileLock(self.folder / "opening.lock"):
+            for store in [self.folder / "vectors", *self.folder.glob("words-*")]:
+                shutil.rmtree(store, ignore_errors=True)
+            self._words = Words(self._words_folder)
         self.manifest.start_over(self.recipe)  # last: until then the index stays outdated

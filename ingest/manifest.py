@@ -47,7 +47,6 @@ class Manifest:
     """Tables over one connection. Statements of one method are one transaction."""
 
     def __init__(self, file: Path):
-        file.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(file, timeout=60, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")

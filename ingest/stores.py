@@ -9,7 +9,6 @@ from math import log
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from ingest.chunker import Chunk
 from ingest.text import tokens
@@ -18,7 +17,7 @@ K1 = 1.2  # Tantivy's BM25: k1 1.2, b 0.75
 
 
 class Words:
-    """BM25 over the tokens of ingest/text.py. `reload` shows what another process has committed."""
+    """BM25 over the tokens of ingest/text.py. One process at a time may create it. `reload` shows what another process has committed."""
 
     def __init__(self, folder: Path):
         import tantivy
@@ -33,9 +32,7 @@ class Words:
             .build()
         )
         self._folder = folder
-        # Two processes that make the index at once would each see half of the other's files.
-        with FileLock(folder.with_name(f"{folder.name}.open.lock")):
-            self._index = tantivy.Index(schema, path=str(folder))
+        self._index = tantivy.Index(schema, path=str(folder))
         self._index.config_reader("manual")
 
     def reload(self) -> None:
