@@ -71,9 +71,16 @@ def change(page, values):
     if values:
         for group in ("訓練設定（可自行修改）", "Token", "起步模型", "最佳化"):
             page.locator("button.label-wrap:visible", has_text=group).first.click()
+        page.wait_for_timeout(500)  # a person is slower than a group that opens
+    fields = {
+        name: page.locator(f"#field-{name}-zh-TW textarea, #field-{name}-zh-TW input") for name in values
+    }
     for name, value in values.items():
-        page.fill(f"#field-{name}-zh-TW textarea, #field-{name}-zh-TW input", value)
+        fields[name].fill(value)
         page.keyboard.press("Tab")
+    page.wait_for_timeout(300)
+    for name, value in values.items():
+        assert fields[name].input_value() == value, f"{name} did not keep what was typed"
 
 
 def train_and_wait(page, home):

@@ -44,4 +44,4 @@ if __name__ == "__main__":
         main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     except RuntimeError as error:
         print(error, file=sys.stderr, flush=True)
-        os._exit(1)
+        sys.exit(1)  # a whole end: llama.cpp logs from a thread, which os._exit would cut off before its reason
