@@ -181,12 +181,16 @@ def size_in_name(name: str) -> float | None:
 
 
 def nearest(size: float, facts: dict[str, Any] | None = None) -> ModelCard:
-    """The dense model of the table whose size is nearest, by ratio; one that knows the language, if asked."""
+    """The dense model of the table whose size is nearest, by ratio.
+
+    With `facts` one that knows the language, of the wanted families and kinds where they have such a size.
+    """
     cards = [card for card in table("models") if not card.experts]
     if facts is not None:
         fresh = [card for card in cards if not card.superseded_by and knows(card, facts["language"])]
         close = [card for card in fresh if 0.7 < card.params_b / size < 1.4]
-        cards = close or [card for card in cards if knows(card, facts["language"])] or cards
+        wanted = [card for card in close if card.family in facts["families"] and card.kind in facts["kinds"]]
+        cards = wanted or close or [card for card in cards if knows(card, facts["language"])] or cards
     return min(
         cards, key=lambda card: (round(abs(math.log(card.params_b / size)), 1), card.family != "qwen3")
     )

@@ -231,7 +231,8 @@ def _machine(text: str) -> dict[str, Any]:
 def _gpu_in(text: str) -> tuple[Any, str | None]:
     """The first GPU of gpus.yaml that the text names, with its spelling."""
     pattern = (
-        r"(?:RTX|GTX)?\s?A?\d{4}\s?(?:Ti|Super|Ada)?|\b[ABHLTV]\d{1,3}0?S?\b(?:\s?-?\d{2}\s?GB)?|MI300X?"
+        r"(?:RTX|GTX)?\s?(?:PRO\s)?A?\d{4}\s?(?:Ti\s?Super|Ti|Super|Ada)?|DGX Spark|MI300X?"
+        r"|\b(?:[ABHLPTV]|G[BH])\d{1,3}0?[GS]?\b(?:\s?-?\d{2}\s?GB)?"
     )
     for match in re.finditer(pattern, text, re.I):
         if (row := gpu_row(match[0])) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,27 +18,19 @@ import yaml
 from pydantic import ValidationError
 
 from kb import facts
-from kb.pages import (
-    FENCE,
-    FOOTNOTE,
-    KB_DIR,
-    LANGS,
-    Page,
-    PageError,
-    files,
-    front_matter,
-    headings,
-    read,
-    shown,
-)
-from kb.render import RenderError, block_text, blocks
+from kb.check_pages import page_faults, read_pages
+from kb.pages import KB_DIR, LANGS, Page, shown
+from kb.tables import class_fields
 
 # What a rule may set beside fields of RunConfig and Situation: the decision, what is collected for the reader,
 # and values in between that assistant/recommend.py and trainer/estimate.py read on their way to a RunConfig.
 _DECIDED = "decision warning alternative families kinds target_b named_b length_needed headroom headroom_least batch_min batch_target"
 _MEASURED = "utilisation cpu_gflops_per_core starter_gflops"
 DECISION_KEYS = frozenset(f"{_DECIDED} {_MEASURED}".split())
-DEFINITION = re.compile(r"^\[\^[\w.-]+\]:")
+CODE = re.compile(r"`(\w+)`")
+# What is published once and stays as it was: papers and data sheets do not age, documentation and prices do.
+FIXED = re.compile(r"arxiv\.org|doi\.org|aclanthology|openreview|proceedings|/releases/tag/|\.pdf$|datasheet")
+FRESH_DAYS = 180
 ADDRESS = re.compile(r"https?://\S+|tests/\S+")  # the second: a measurement of our own, by its script
 
 
@@ -80,13 +72,14 @@ def check(root: Path | None = None, today: date | None = None) -> list[str]:
         for name, table in tables.items():
             facts.remember(name, root / "facts", table.rows)
             faults += _row_faults(name, table, tables, latest)
-        pages = _read_pages(root, faults)
-        fields = _fields(root.parent / "trainer" / "config.py", "RunConfig")
-        situation = _fields(root.parent / "assistant" / "types.py", "Situation")
+        pages = read_pages(root, faults)
+        fields = class_fields(root.parent / "trainer" / "config.py", "RunConfig").keys()
+        situation = class_fields(root.parent / "assistant" / "types.py", "Situation").keys()
         faults += _page_references(tables, pages)
         faults += _rule_faults(tables["rules"], fields | situation)
-        faults += _symptom_faults(tables["symptoms"], fields)
-        faults += _pages_faults(pages, root, latest)
+        faults += _symptom_faults(tables["symptoms"], tables["measures"], fields)
+        faults += page_faults(pages, root, latest)
+        faults += _coverage_faults(pages, tables["methods"], fields, root)
     return sorted(set(faults), key=_place)
 
 
@@ -155,18 +148,6 @@ def _row_faults(name: str, table: Table, tables: dict[str, Table], latest: date)
                 yield f"{table.at(number, 'hub_id')}: hub_id {row.hub_id!r} is already in line {line}"
 
 
-def _fields(path: Path, name: str) -> set[str]:
-    """Names of the annotated fields of a class, read from source without importing it."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return {
-                item.target.id
-                for item in node.body
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            }
-    raise ValueError(f"{path}: no class {name}")
-
-
 def _page_references(tables: dict[str, Table], pages: dict[str, dict[str, Page]]) -> Iterator[str]:
     anchors = {
         (id, lang): {section.anchor for section in page.sections()}
@@ -187,7 +168,7 @@ def _page_references(tables: dict[str, Table], pages: dict[str, dict[str, Page]]
                         yield f"{where}: page {id!r} has no section {anchor!r} in {lang}"
 
 
-def _rule_faults(table: Table, fields: set[str]) -> Iterator[str]:
+def _rule_faults(table: Table, fields: Set[str]) -> Iterator[str]:
     """A key in `set` that nobody reads is a typo: it must be a field, a decision, or read by another rule."""
     read_by_rules = {fact for row in table.rows for fact in row.when}
     for row in table.rows:
@@ -208,8 +189,13 @@ def _rule_faults(table: Table, fields: set[str]) -> Iterator[str]:
                 yield f"{where}: range of {key!r} must be [low, high]"
 
 
-def _symptom_faults(table: Table, fields: set[str]) -> Iterator[str]:
+def _symptom_faults(table: Table, measures: Table, fields: Set[str]) -> Iterator[str]:
+    known = {row.id for row in measures.rows}
     for number, row in enumerate(table.rows):
+        for position, signal in enumerate(row.signals):
+            for measure in signal.when.keys() - known:
+                where = table.at(number, "signals", position, "when", measure)
+                yield f"{where}: unknown measure {measure!r}; see kb/facts/measures.yaml"
         for position, remedy in enumerate(row.remedies):
             for key, value in remedy.change.items():
                 where = table.at(number, "remedies", position, "change", key)
@@ -218,6 +204,52 @@ def _symptom_faults(table: Table, fields: set[str]) -> Iterator[str]:
                 yield from _expression_faults(where, value)
                 for name in sorted(_names(value) - fields):
                     yield f"{where}: {name!r} in {value!r} is no field of RunConfig"
+
+
+def _coverage_faults(
+    pages: dict[str, dict[str, Page]], methods: Table, fields: Set[str], root: Path
+) -> Iterator[str]:
+    """What a run may name and no page tells: a setting without a mention, a method without its row."""
+    config = root.parent / "trainer" / "config.py"
+    where = f"trainer/{config.name}"
+    mentioned = {
+        lang: set(CODE.findall("\n".join(twins[lang].body for twins in pages.values() if lang in twins)))
+        for lang in LANGS
+    }
+    for lang in LANGS:
+        for field, node in class_fields(config, "RunConfig").items():
+            if field not in mentioned[lang]:
+                yield f"{where}:{node.lineno}: no page in {lang} tells of `{field}`"
+    told = {row.id for row in methods.rows}
+    for name, line in _method_names(root.parent / "trainer" / "methods" / "__init__.py"):
+        if name not in told:
+            yield f"trainer/methods/__init__.py:{line}: method {name!r} has no row in kb/facts/methods.yaml"
+
+
+def _method_names(path: Path) -> Iterator[tuple[str, int]]:
+    """(key of METHODS, its line), read from source without importing it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "METHODS":
+            assert isinstance(node.value, ast.Dict)
+            yield from ((key.value, key.lineno) for key in node.value.keys if isinstance(key, ast.Constant))
+
+
+def notes(root: Path | None = None, today: date | None = None) -> list[str]:
+    """What is sound but old: pages, and sources that change after their date, not looked at for 180 days."""
+    root = root or KB_DIR
+    oldest = (today or date.today()) - timedelta(days=FRESH_DAYS)
+    found = []
+    sources = _read_table("sources", root, [])
+    for number, row in enumerate(sources.rows):
+        if row.date < oldest and not FIXED.search(row.url):
+            found.append(
+                f"{sources.at(number, 'date')}: {row.key!r} was read on {row.date}; read it again and mend what changed"
+            )
+    for twins in read_pages(root, []).values():
+        for page in twins.values():
+            if page.updated < oldest:
+                found.append(f"{shown(page.path, root)}:1: updated {page.updated}; read it again")
+    return sorted(found, key=_place)
 
 
 def _expression_faults(where: str, value: Any) -> Iterator[str]:
@@ -245,113 +277,6 @@ def _parse(value: str) -> ast.expr | None:
         return ast.parse(value[1:].strip(), mode="eval").body
     except SyntaxError:
         return None
-
-
-def _read_pages(root: Path, faults: list[str]) -> dict[str, dict[str, Page]]:
-    """Page id → language → page; a page that cannot be read is a fault."""
-    found: dict[str, dict[str, Page]] = {}
-    for path in files(root):
-        try:
-            page = read(path, root)
-        except PageError as error:
-            faults.append(str(error))
-        else:
-            found.setdefault(page.id, {})[page.lang] = page
-    return found
-
-
-def _pages_faults(pages: dict[str, dict[str, Page]], root: Path, latest: date) -> Iterator[str]:
-    present = {shown(path, root) for path in files(root)}
-    for id, twins in pages.items():
-        for page in twins.values():
-            where = shown(page.path, root)
-            text = page.path.read_text(encoding="utf-8")
-            yield from _front_faults(page, text, where, pages, latest)
-            yield from _heading_faults(page, where)
-            yield from _footnote_faults(page, text, where)
-            yield from _block_faults(page, text, where, root)
-            for lang in LANGS:
-                if f"kb/pages/{id}.{lang}.md" not in present:
-                    yield f"{where}:1: no twin in {lang}; write kb/pages/{id}.{lang}.md"
-        if len(twins) == len(LANGS):
-            yield from _twin_faults([twins[lang] for lang in LANGS], root)
-
-
-def _front_faults(page: Page, text: str, where: str, pages: dict[str, Any], latest: date) -> Iterator[str]:
-    lines = front_matter(text, where)[0]["lines"]
-    if page.updated > latest:
-        yield f"{where}:{lines['updated']}: updated {page.updated} is in the future"
-    for id, line in zip(page.related, lines["related[]"], strict=True):
-        if id not in pages:
-            yield f"{where}:{line}: unknown related page {id!r}"
-
-
-def _own_headings(page: Page) -> list[tuple[int, int, str, str]]:
-    """(file line, level, text, anchor) of the headings that the file itself has."""
-    own = [
-        (page.line + at, level, text, anchor) for at, level, text, anchor in headings(page.body.split("\n"))
-    ]
-    return [heading for heading in own if heading[3] != "sources"]
-
-
-def _heading_faults(page: Page, where: str) -> Iterator[str]:
-    seen: set[str] = set()
-    for line, level, text, anchor in _own_headings(page):
-        if level == 1:
-            yield f"{where}:{line}: heading {text!r} has one #; the title stands in the front matter, sections have ##"
-        elif level == 2 and not anchor:
-            yield f"{where}:{line}: heading {text!r} has no anchor; write ## {text} {{#name}}"
-        if anchor and anchor in seen:
-            yield f"{where}:{line}: anchor {anchor!r} is there twice"
-        seen.add(anchor)
-
-
-def _twin_faults(twins: list[Page], root: Path) -> Iterator[str]:
-    """The same anchors in the same order in both languages."""
-    own = [[(line, anchor) for line, _, _, anchor in _own_headings(page) if anchor] for page in twins]
-    names = [[anchor for _, anchor in one] for one in own]
-    for this, other in ((0, 1), (1, 0)):
-        for line, anchor in own[this]:
-            if anchor not in names[other]:
-                yield f"{shown(twins[this].path, root)}:{line}: anchor {anchor!r} is not in {twins[other].path.name}"
-    if set(names[0]) == set(names[1]):
-        for (_, first), (line, second) in zip(*own, strict=False):
-            if first != second:
-                yield f"{shown(twins[1].path, root)}:{line}: anchor {second!r} stands where {twins[0].path.name} has {first!r}"
-                break
-
-
-def _footnote_faults(page: Page, text: str, where: str) -> Iterator[str]:
-    listed = {source.key for source in page.sources}
-    fenced = False
-    for number, line in enumerate(text.split("\n"), 1):
-        if FENCE.match(line):
-            fenced = not fenced
-        if fenced or number < page.line:
-            continue
-        if DEFINITION.match(line):
-            yield f"{where}:{number}: a footnote is defined; leave that out, the page adds its sources itself"
-            continue
-        for key in FOOTNOTE.findall(line):
-            if key not in listed:
-                yield f"{where}:{number}: footnote [^{key}] is not among the sources of the front matter"
-
-
-def _block_faults(page: Page, text: str, where: str, root: Path) -> Iterator[str]:
-    lines = text.split("\n")
-    try:
-        found = blocks(lines, where)
-    except RenderError as error:
-        yield str(error)
-        return
-    for line, last, block in found:
-        try:
-            table = block_text(block, page.lang, root)
-        except ValueError as error:
-            yield f"{where}:{line}: facts block {block!r}: {error}"
-            continue
-        if lines[line : last - 1] != table.split("\n"):
-            yield f"{where}:{line}: facts block {block!r} differs from its rows; run `tunesmith kb render`"
 
 
 if __name__ == "__main__":

@@ -114,12 +114,28 @@ class Method(Row):
     sources: list[str]
 
 
+class Measure(Row):
+    """A number that can be computed from a run folder; `source` is the file there that holds it."""
+
+    id: str
+    text: Text
+    unit: str
+    source: str = Field(alias="from")
+
+
+class Signal(Row):
+    """How a symptom shows. `when` holds conditions on measures, written as in Rule.when; all must hold."""
+
+    text: Text
+    when: dict[str, Any] = {}
+
+
 class Symptom(Row):
     """What goes wrong in a run, why, and which RunConfig fields to change, best first."""
 
     id: str
     name: Text
-    signals: list[Text]
+    signals: list[Signal]
     causes: list[Text]
     remedies: list[Remedy]
     page: str
@@ -147,6 +163,28 @@ class Gpu(Row):
     sources: list[str]
 
 
+class Dataset(Row):
+    """A public data set: `rows` by split, `format` by the name that the data check gives it."""
+
+    id: str
+    name: str
+    task: Literal[
+        "classification", "ner", "extraction", "generation", "summarization", "translation", "chat", "style",
+        "domain-knowledge", "code", "reasoning", "tool-use", "preference", "benchmark", "pretraining",
+    ]  # fmt: skip
+    languages: list[str]
+    rows: dict[str, int]
+    format: Literal[
+        "alpaca", "sharegpt", "messages", "conversations", "prompt+completion", "text+label", "text+spans", "bio",
+        "preference", "kto", "tool-calls", "question+answer", "multiple-choice", "text", "parallel",
+    ]  # fmt: skip
+    licence: str
+    url: str
+    hub_id: str | None = None
+    note: Text | None = None
+    sources: list[str]
+
+
 class Term(Row):
     """A glossary entry. `also` holds other spellings that searchers use."""
 
@@ -161,8 +199,10 @@ TABLES: dict[str, type[Row]] = {
     "rules": Rule,
     "models": ModelCard,
     "methods": Method,
+    "measures": Measure,
     "symptoms": Symptom,
     "gpus": Gpu,
+    "datasets": Dataset,
     "glossary": Term,
 }
 _LOADED: dict[tuple[str, Path], Mapping[str, Any]] = {}

@@ -26,6 +26,7 @@ SOURCES_HEADING = {"en": "Sources", "zh-TW": "資料來源"}
 HEADING = re.compile(r"^(#{1,6})\s+(.+?)(?:\s*\{#([a-z0-9-]+)\})?\s*$")
 FENCE = re.compile(r"^\s*(```|~~~)")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+LINK = re.compile(r"(?<!!)(\[[^\]^][^\]]*\])\(([^)\s]+)\)")  # (words), (target)
 FOOTNOTE = re.compile(r"\[\^([\w.-]+)\]")
 
 # Key of the front matter → the Python type that its YAML value must have.

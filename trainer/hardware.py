@@ -89,7 +89,9 @@ def _model(row: Gpu) -> str:
 
 def _words(name: str) -> set[str]:
     text = re.sub(r"(?:nvidia|geforce|tesla|rtx|gtx|quadro)", " ", name.lower())
-    text = re.sub(r"(\d)\s+(ti|super|ada)\b", r"\1\2", text)
+    text = text.replace("dgx spark", "gb10")
+    text = re.sub(r"(\d)\s*(ti|super|ada)\b(?:\s*(super)\b)?", r"\1\2\3", text)
+    text = re.sub(r"\bpro\s+(\d)", r"pro\1", text)
     text = re.sub(r"(\d)\s+gb?\b", r"\1gb", text)
     words = set(re.findall(r"[a-z0-9]+", text))
     if "hbm3" in words or any(word.startswith("sxm") for word in words):

@@ -266,9 +266,11 @@ def library(
 
 @kb_app.command("check")
 def kb_check() -> None:
-    """Check pages and tables; each fault as file:line."""
-    from kb.check import check
+    """Check pages and tables; each fault as file:line, and what has not been read again for 180 days."""
+    from kb.check import check, notes
 
+    for note in notes():
+        typer.echo(f"note: {note}", err=True)
     faults = check()
     for fault in faults:
         typer.echo(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -15,6 +16,7 @@ from ui.home import Home
 from ui.tabs import ask, plan, runs, test
 
 TABS = ("ask", "plan", "runs", "test")
+POLLING = ("runs", "test")
 HEAD = """<script>
 window.openedTab = new URL(location).searchParams.get('tab') || 'ask';
 document.addEventListener('click', (event) => {
@@ -44,23 +46,30 @@ def blocks(context: Context, lang: str) -> gr.Blocks:
     with gr.Blocks(title=t("title"), analytics_enabled=False) as demo:
         gr.HTML(masthead(lang, t))
         with gr.Tabs(selected="ask") as tabs:
-            pages = {}
+            pages, selected = {}, {}
             for name, module in zip(TABS, (ask, plan, runs, test), strict=True):
                 with gr.Tab(t("tab." + name), id=name) as tab:
                     pages[name] = module.build(context, lang, t)
                 remember = f"() => {{ const url = new URL(location); url.searchParams.set('tab', '{name}'); history.replaceState(null, '', url); }}"
                 tab.select(None, js=remember)
+                selected[name] = tab.select
         ask.connect(context, lang, t, pages["ask"], pages["plan"], tabs)
         plan.connect(context, lang, t, pages["plan"], pages["runs"], tabs)
         runs.connect(context, lang, t, pages["runs"], pages["test"], tabs)
         test.connect(context, lang, t, pages["test"])
 
+        # Only the tab that is looked at asks for news.
+        timers = [pages[name].timer for name in POLLING]
+        awake = lambda name: [gr.Timer(active=name == one) for one in POLLING]
+        for name, select in selected.items():
+            select(partial(awake, name), None, timers, show_progress="hidden")
+
         # The address is read before Gradio mounts: its first tab announces itself and overwrites ?tab=.
         opened = gr.Textbox(visible=False)
         demo.load(
-            lambda name: gr.Tabs(selected=name if name in TABS else "ask"),
+            lambda name: [gr.Tabs(selected=name if name in TABS else "ask"), *awake(name)],
             opened,
-            tabs,
+            [tabs, *timers],
             js="() => [window.openedTab]",
             show_progress="hidden",
         )

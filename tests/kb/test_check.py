@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 
-from kb.check import check
+from kb.check import check, notes
 from kb.pages import KB_DIR
 from kb.render import render
 
@@ -24,8 +24,8 @@ def kb(tmp_path):
     root = tmp_path / "kb"
     for part in ("facts", "pages"):
         shutil.copytree(KB_DIR / part, root / part)
-    for source in ("trainer/config.py", "assistant/types.py"):
-        (tmp_path / source).parent.mkdir()
+    for source in ("trainer/config.py", "assistant/types.py", "trainer/methods/__init__.py"):
+        (tmp_path / source).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / source, tmp_path / source)
     return root
 
@@ -95,6 +95,7 @@ ROW_FAULTS = [
     ("section left out", "facts/methods.yaml", "page: methods/dpo#when", "page: methods/dpo", "page: methods/dpo\n", "names no section"),
     ("remedy names no field", "facts/symptoms.yaml", "change: {early_stopping_patience: 2}", "change: {early_stop: 2}", None, "'early_stop' is no field of RunConfig"),
     ("remedy reads no field", "facts/symptoms.yaml", '"=learning_rate / 2"', '"=lr / 2"', None, "'lr' in '=lr / 2' is no field"),
+    ("signal of no measure", "facts/symptoms.yaml", "when: {eval_loss_rise:", "when: {eval_loss_rize:", None, "unknown measure 'eval_loss_rize'"),
     ("remedy is no expression", "facts/symptoms.yaml", '"=learning_rate / 2"', '"=learning_rate /"', None, "is not an expression"),
 ]  # fmt: skip
 
@@ -147,6 +148,11 @@ PAGE_FAULTS = [
     ("argument unknown", PAGE, "{#rank}\n", "{#rank}\n\n<!-- facts: gpus max=3 -->\n<!-- /facts -->\n", "<!-- facts: gpus max", "unknown argument 'max'"),
     ("argument missing", PAGE, "{#rank}\n", "{#rank}\n\n<!-- facts: symptom -->\n<!-- /facts -->\n", "<!-- facts: symptom", "id= is missing"),
     ("block not closed", PAGE, "{#rank}\n", "{#rank}\n\n<!-- facts: methods -->\n", "<!-- facts: methods", "is not closed"),
+    ("link to no page", PAGE, "{#rank}\n", "{#rank}\n\nSee [it](methods/lorra#rank).\n", "See [it]", "no page 'methods/lorra'"),
+    ("link to no section", PAGE, "{#rank}\n", "{#rank}\n\nSee [it](methods/qlora#rang).\n", "See [it]", "no section 'rang'"),
+    ("link to no section here", PAGE, "{#rank}\n", "{#rank}\n\nSee [it](#rang).\n", "See [it]", "no section 'rang'"),
+    ("mainland word", TWIN, "{#rank}\n", "{#rank}\n\n內存不足。\n", "內存不足", "the glossary writes '記憶體'"),
+    ("other hyphens", PAGE, "{#rank}\n", "{#rank}\n\nFinetuning works.\n", "Finetuning works", "the glossary writes 'fine-tuning'"),
     ("table differs", "pages/methods/choosing.en.md", "`trl.DPOTrainer`", "`trl.PPOTrainer`", "<!-- facts: methods", "differs from its rows"),
 ]  # fmt: skip
 
@@ -185,6 +191,42 @@ def test_sections_in_another_order_than_in_the_twin_are_told(kb, before):
     (kb / TWIN).write_text(text, encoding="utf-8")
     line = text[: text.index("{#alpha}")].count("\n") + 1
     assert f"kb/{TWIN}:{line}: anchor 'alpha' stands where lora.en.md has 'rank'" in new_faults(kb, before)
+
+
+def test_words_in_code_and_quotation_are_anothers(kb, before):
+    plant(kb, PAGE, "{#rank}\n", '{#rank}\n\nOften said, but "finetuning" and `finetuning` are fine.\n')
+    plant(kb, TWIN, "{#rank}\n", "{#rank}\n\n「內存」是對岸用語。\n")
+    assert not [fault for fault in new_faults(kb, before) if "glossary" in fault]
+
+
+def test_a_setting_or_method_that_no_page_tells_of_is_told(kb, before):
+    config = kb.parent / "trainer" / "config.py"
+    text = config.read_text(encoding="utf-8")
+    new = '    sharpness: float = _field(1.0, en="x", zh="x")\n'
+    config.write_text(text.replace("    seed: int", new + "    seed: int", 1), encoding="utf-8")
+    line = text[: text.index("    seed: int")].count("\n") + 1
+    methods = kb.parent / "trainer" / "methods" / "__init__.py"
+    methods.write_text(
+        methods.read_text("utf-8").replace('    "sft": ', '    "sharp": None,\n    "sft": ', 1), "utf-8"
+    )
+    faults = new_faults(kb, before)
+    for lang in ("en", "zh-TW"):
+        assert f"trainer/config.py:{line}: no page in {lang} tells of `sharpness`" in faults
+    assert any("method 'sharp' has no row in kb/facts/methods.yaml" in fault for fault in faults)
+
+
+def test_what_is_old_is_noted_and_no_fault(kb):
+    where = plant(
+        kb,
+        PAGE,
+        "updated: 2026-11-24" if "2026-11-24" in (kb / PAGE).read_text() else "updated: 2026-11-22",
+        "updated: 2026-01-02",
+    )
+    later = date(2026, 12, 1)
+    assert f"kb/{PAGE}:1: updated 2026-01-02; read it again" in notes(kb, later), where
+    assert any("'alignment-handbook' was read on 2025-07-29" in note for note in notes(kb, later))
+    assert not any("'lora-paper'" in note for note in notes(kb, later)), "a paper does not age"
+    assert not any("read it again" in fault for fault in check(kb, later))
 
 
 def test_a_missing_table_is_told(kb):

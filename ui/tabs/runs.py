@@ -13,6 +13,7 @@ from trainer import runs
 from ui import render, render_runs
 from ui.context import Context
 from ui.i18n import Translate
+from ui.tabs import test
 
 POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-run", "secret": "not-a-secret"}
@@ -85,9 +86,9 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
     page.cancel.click(act(context.jobs.cancel, "runs.cancelled"), page.wanted, page.message)
     page.resume.click(act(context.jobs.resume, "runs.resumed"), page.wanted, page.message)
     page.test.click(
-        lambda wanted: (gr.Tabs(selected="test"), wanted),
+        lambda wanted: (gr.Tabs(selected="test"), wanted, [], [], test.NOTHING_SAID),
         page.wanted,
-        [tabs, test_page.wanted],
+        [tabs, test_page.wanted, test_page.base, test_page.tuned, test_page.history],
         show_progress="hidden",
     )
 

@@ -19,6 +19,7 @@ from ui.tabs.ask import as_said
 
 POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-test", "secret": "not-a-secret"}
+NOTHING_SAID: dict[str, Any] = {"run": None, "base": [], "tuned": []}
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
@@ -61,7 +62,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
         page.temperature = gr.Slider(0, 2, value=0, step=0.1, label=t("test.temperature"))
         page.max_tokens = gr.Slider(1, 2048, value=128, step=1, label=t("test.max_tokens"))
         page.task_prompt = gr.Checkbox(value=True, label=t("test.task_prompt"))
-    page.history = gr.State({"base": [], "tuned": []})
+    page.history = gr.State(NOTHING_SAID)
     page.timer = gr.Timer(POLL_SECONDS)
     return page
 
@@ -81,13 +82,10 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     page.timer.tick(poll, **polling)
     gr.context.Context.root_block.load(poll, **polling)
     page.wanted.change(poll, **polling)
-    page.wanted.change(
-        lambda: ([], [], {"base": [], "tuned": []}),
-        None,
-        [page.base, page.tuned, page.history],
-        show_progress="hidden",
+    # Only a person's choice empties the chats. An event of `wanted` may come late, over an answer that is there.
+    page.run.input(
+        lambda run_id: (run_id, [], []), page.run, [page.wanted, page.base, page.tuned], show_progress="hidden"
     )
-    page.run.input(lambda run_id: run_id, page.run, page.wanted, show_progress="hidden")
 
     def export(run_id: str, engine: str):
         try:
@@ -165,8 +163,11 @@ def converse(context, t, message, run_id, engine, options, task_prompt, history)
     if not (message or "").strip() or not run_id:
         yield [gr.skip()] * 4
         return
-    history = {side: [*history[side], {"role": "user", "content": message}] for side in ("base", "tuned")}
-    view = {side: bubbles(history[side]) for side in history}
+    if history["run"] != run_id:  # another model knows nothing of what was said to the last one
+        history = NOTHING_SAID
+    said = {"role": "user", "content": message}
+    history = {"run": run_id, **{side: [*history[side], said] for side in ("base", "tuned")}}
+    view = {side: bubbles(history[side]) for side in ("base", "tuned")}
     yield [view["base"], view["tuned"], "", gr.skip()]
     for side in ("tuned", "base"):
         text = ""
