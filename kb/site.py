@@ -89,7 +89,13 @@ def settings(shelf: dict[str, list[Page]]) -> dict:
         },
         "nav": [{"Home": "index.md"}]
         + [{TOPICS[topic]["en"]: [f"{page.id}.md" for page in shelf[topic]]} for topic in TOPICS],
-        "markdown_extensions": ["attr_list", "footnotes", "tables", "fenced_code", {"toc": {"permalink": True}}],
+        "markdown_extensions": [
+            "attr_list",
+            "footnotes",
+            "tables",
+            "fenced_code",
+            {"toc": {"permalink": True}},
+        ],
         "plugins": [
             "search",
             {

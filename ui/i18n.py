@@ -20,6 +20,17 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "tab.plan": ("Plan", "計畫"),
     "tab.runs": ("Runs", "訓練"),
     "tab.test": ("Test", "測試"),
+    "tab.library": ("Library", "知識庫"),
+    # library
+    "library.search": ("Search the library", "搜尋知識庫"),
+    "library.empty": ("Choose a page on the left, or search.", "從左邊選一頁，或直接搜尋。"),
+    "library.nothing": ("Nothing found.", "沒有找到。"),
+    "library.no_page": ("There is no page {id}.", "沒有 {id} 這一頁。"),
+    "library.ask": ("Ask about this page", "針對這頁提問"),
+    "library.ask_about": ("About “{title}”: ", "關於「{title}」："),
+    "library.updated": ("Updated {date}", "更新於 {date}"),
+    "library.contents": ("On this page", "本頁內容"),
+    "library.related": ("Related", "相關頁面"),
     # ask
     "ask.placeholder": ("Describe your task, or ask about fine-tuning", "描述你的任務，或問任何微調的問題"),
     "ask.empty": (

@@ -10,13 +10,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
 from ui import i18n
+from ui import library as library_routes
 from ui.context import Context
 from ui.guard import LOOPBACK, Guard
 from ui.home import Home
-from ui.tabs import ask, plan, runs, test
+from ui.tabs import ask, library, plan, runs, test
 
-TABS = ("ask", "plan", "runs", "test")
+TABS = {"ask": ask, "plan": plan, "runs": runs, "test": test, "library": library}
 POLLING = ("runs", "test")
+HERE = Path(__file__).parent
 HEAD = """<script>
 window.openedTab = new URL(location).searchParams.get('tab') || 'ask';
 document.addEventListener('click', (event) => {
@@ -47,7 +49,7 @@ def blocks(context: Context, lang: str) -> gr.Blocks:
         gr.HTML(masthead(lang, t))
         with gr.Tabs(selected="ask") as tabs:
             pages, selected = {}, {}
-            for name, module in zip(TABS, (ask, plan, runs, test), strict=True):
+            for name, module in TABS.items():
                 with gr.Tab(t("tab." + name), id=name) as tab:
                     pages[name] = module.build(context, lang, t)
                 remember = f"() => {{ const url = new URL(location); url.searchParams.set('tab', '{name}'); history.replaceState(null, '', url); }}"
@@ -97,13 +99,15 @@ def build(where: Home, hosts: set[str] = LOOPBACK, password: str | None = None) 
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"/{lang}/{query}", status_code=307)
 
+    library_routes.routes(app, context)
+    script = f"<script>{(HERE / 'library.js').read_text(encoding='utf-8')}</script>"
     font = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700))
     theme = gr.themes.Base(
         primary_hue="teal", neutral_hue="slate", font=[font, "sans-serif"], font_mono=["Menlo", "monospace"]
     )
     for lang in i18n.LANGS:
         gr.mount_gradio_app(
-            app, blocks(context, lang), f"/{lang}", theme=theme, css_paths=Path(__file__).parent / "theme.css", head=HEAD,
+            app, blocks(context, lang), f"/{lang}", theme=theme, css_paths=HERE / "theme.css", head=HEAD + script,
             run_history=False, footer_links=[], ssr_mode=False, max_file_size="2gb", show_error=False,
         )  # fmt: skip
     app.add_middleware(Guard, hosts=hosts, password=password)

@@ -84,7 +84,10 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     page.wanted.change(poll, **polling)
     # Only a person's choice empties the chats. An event of `wanted` may come late, over an answer that is there.
     page.run.input(
-        lambda run_id: (run_id, [], []), page.run, [page.wanted, page.base, page.tuned], show_progress="hidden"
+        lambda run_id: (run_id, [], []),
+        page.run,
+        [page.wanted, page.base, page.tuned],
+        show_progress="hidden",
     )
 
     def export(run_id: str, engine: str):
