@@ -37,9 +37,9 @@ WANTED = ("families", "kinds", "target_b", "length_needed")
 # RunConfig's fields in the order in which one depends on another. A field that no rule speaks of is left out.
 BEFORE_STEPS = (
     "base_model", "starter_hidden_size", "starter_layers", "starter_vocab_size", "peft", "precision", "optim", "r",
-    "lora_alpha", "target_modules", "lora_dropout", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
+    "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay",
     "max_grad_norm", "epochs", "max_steps", "max_length", "effective_batch", "batch_size", "gradient_accumulation",
-    "gradient_checkpointing", "loss_on", "packing", "beta", "simpo_gamma", "eval_fraction", "test_fraction",
+    "gradient_checkpointing", "loss_on", "packing", "neftune_noise_alpha", "beta", "simpo_gamma", "eval_fraction", "test_fraction",
 )  # fmt: skip
 AFTER_STEPS = (
     "eval_steps", "save_steps", "save_total_limit", "logging_steps", "early_stopping_patience", "seed",

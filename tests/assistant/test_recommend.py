@@ -17,32 +17,13 @@ from assistant.recommend import recommend, situation, situation_from_text, to_js
 from assistant.rules import COLLECTED, names_in
 from assistant.types import Situation
 from kb.facts import by_id, table
+from kb.pages import pages
 from trainer.config import RunConfig, UserError
 from trainer.hardware import GpuInfo, Hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text(encoding="utf-8"))
-# The pages that may be cited, with their anchors (the same in both languages).
-ANCHORS = {
-    "models/choosing": "by-task by-memory by-language licences starter-model reasoning-models outdated-names",
-    "methods/choosing": "decision-table supervised preference unpaired-feedback verifiable-rewards "
-    "continued-pretraining distillation classification-head peft-or-full experimental",
-    "methods/sft": "when data-format loss-masking learning-rate epochs batch-size warmup-and-schedule max-length "
-    "packing regularisation pitfalls",
-    "methods/lora": "how-it-works rank alpha target-modules dropout learning-rate trainable-parameters speed "
-    "variants when-full",
-    "methods/qlora": "how-it-works settings memory speed moe-experts merging often-said",
-    "methods/dpo": "when data beta learning-rate reference-model with-sft batch-and-epochs pitfalls",
-    "methods/orpo": "when lambda learning-rate experimental simpo",
-    "datasets/preparation": "formats how-much cleaning splitting leakage chat-template synthetic",
-    "guides/evaluation-and-metrics": "baselines metrics-by-task macro-f1 perplexity generation-metrics test-set "
-    "confidence parity-after-export",
-    "troubleshooting/overfitting": "signs causes remedies early-stopping small-data",
-    "troubleshooting/class-imbalance": "signs metrics remedies sampling weights thresholds",
-    "guides/prompt-rag-or-finetune": "decision-tree prompt-first rag finetune both too-little-data costs "
-    "sensitive-data",
-}  # fmt: skip
-ANCHORS = {f"{page}#{anchor}" for page, anchors in ANCHORS.items() for anchor in anchors.split()}
+ANCHORS = {f"{page.id}#{section.anchor}" for page in pages("zh-TW") for section in page.sections()}
 READ_KEYS = {
     "rows", "task", "language", "docs", "knowledge_update", "verifier_prompts", "gpus", "preference_pairs",
     "sft_done", "thumbs_up", "thumbs_down", "sensitive", "has_cot", "wanted_r",

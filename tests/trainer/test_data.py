@@ -337,7 +337,28 @@ def test_no_row_is_lost_without_a_count(tmp_path):
     assert left_out == {"no_answer": 2, "empty_text": 1, "unknown_role": 1, "broken_turn": 1, "not_text": 1}
 
 
-COLUMNS = ["messages", "conversations", "prompt", "completion", "chosen", "rejected", "label", "text", "instruction", "input", "output", "history", "system", "tools", "question", "answer", "chosen_messages", "rejected_messages", "category", "text_b"]
+COLUMNS = [
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "label",
+    "text",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "tools",
+    "question",
+    "answer",
+    "chosen_messages",
+    "rejected_messages",
+    "category",
+    "text_b",
+]
 KEYS = ["role", "content", "from", "value", "type", "text", "function", "tool_calls", "label"]
 
 

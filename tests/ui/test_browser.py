@@ -94,3 +94,23 @@ def test_starting_without_a_file_says_what_is_needed(page, address):
     page.click("#start")
     page.wait_for_selector(".error:visible")
     assert "資料檔" in page.inner_text(".error:visible")
+
+
+def test_the_library_is_read_searched_and_asked(page, address):
+    page.goto(f"{address}/zh-TW/?tab=library")
+    page.click(".tree details[data-topic=methods] summary")
+    page.click('.tree a[data-page="methods/lora"]')
+    page.wait_for_selector("article[data-id='methods/lora'] .contents li")
+    page.click("a[data-lang=en]")  # the same page in the other language
+    page.wait_for_selector("article[data-id='methods/lora']")
+    assert page.inner_text(".library article h2 >> nth=0") == "LoRA" and "/en/" in page.url
+    page.click(".library article a.cite >> nth=0")
+    assert page.locator("#kb-sources + ol li a[href^=http]").count() > 3
+    page.fill(".library input[type=search]", "overfitting remedies")
+    page.click(".found a >> nth=0")
+    page.wait_for_selector("article[data-id='troubleshooting/overfitting']")
+    page.reload()
+    page.wait_for_selector("article[data-id='troubleshooting/overfitting']")
+    page.click(".ask-page")
+    page.wait_for_selector("#question textarea", state="visible")
+    assert "Overfitting" in page.input_value("#question textarea")
