@@ -16,7 +16,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^(```|~~~)python[ \t]*\n(.*?)^\1[ \t]*$", re.DOTALL | re.MULTILINE)
-COMMENT = re.compile(r"[ \t]*#.*$", re.MULTILINE)
 MODEL = "Qwen/Qwen3-0.6B"  # a folder of this name stands for the model of the Hub
 ROWS = 16
 
@@ -24,11 +23,6 @@ ROWS = 16
 def blocks(text: str) -> list[tuple[int, str]]:
     """(line of the fence, code) of each block that is to run."""
     return [(text.count("\n", 0, found.start()) + 1, found[2]) for found in BLOCK.finditer(text)]
-
-
-def without_comments(code: str) -> str:
-    """The code as both languages must have it: comments are written in the reader's language."""
-    return COMMENT.sub("", code)
 
 
 def furnish(folder: Path) -> None:
