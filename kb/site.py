@@ -25,6 +25,7 @@ TOPICS = {
     "troubleshooting": {"en": "Troubleshooting", "zh-TW": "疑難排解"},
     "architectures": {"en": "Architectures", "zh-TW": "模型架構"},
 }
+EXCERPT = re.compile(r"^(```\w+) .*$", re.MULTILINE)  # mkdocs takes one word after a fence
 TITLE = {"en": "Fine-tuning language models", "zh-TW": "語言模型微調"}
 
 
@@ -56,7 +57,7 @@ def body(page: Page) -> str:
             return found[0]
         return f"{found[1]}({os.path.relpath(f'{id}.md', page.topic)}{mark}{anchor})"
 
-    text = LINK.sub(relative, text)
+    text = EXCERPT.sub(r"\1", LINK.sub(relative, text))
     used = set(FOOTNOTE.findall(text))
     notes = [f"[^{one.key}]: {address(one)}, {one.date}" for one in page.sources if one.key in used]
     return text.rstrip() + "\n\n" + "\n".join(notes) + "\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -286,6 +287,25 @@ def kb_render() -> None:
 
     for path in render(write=True):
         typer.echo(f"rendered {path}")
+
+
+@kb_app.command("site")
+def kb_site(
+    out: Annotated[Path, typer.Argument(help="Folder for the site's sources and, with mkdocs, the site.")],
+) -> None:
+    """Write the knowledge base as a static site for mkdocs-material."""
+    from importlib.util import find_spec
+
+    from kb.site import write
+
+    config = write(out)
+    if find_spec("mkdocs") is None:
+        typer.echo(f"wrote {config}; to build it: pip install 'tunesmith[site]', then mkdocs build -f {config}")
+        return
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(config)]
+    if subprocess.run(command, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode:
+        raise typer.Exit(1)
+    typer.echo(f"built {out / 'site'}")
 
 
 cli_runs.register(app)
