@@ -186,12 +186,16 @@ class Dataset(Row):
 
 
 class Term(Row):
-    """A glossary entry. `also` holds other spellings that searchers use."""
+    """A glossary entry. `also` holds other spellings that searchers use; `group` is its section of guides/glossary."""
 
     en: str
     zh_TW: str = Field(alias="zh-TW")
     zh_CN: str = Field(alias="zh-CN")
     also: list[str] = []
+    group: Literal[
+        "training", "adapters", "alignment", "architecture", "tokens", "data", "tasks", "evaluation", "rag", "inference",
+        "quantization", "hardware", "tools", "computing",
+    ]  # fmt: skip
 
 
 TABLES: dict[str, type[Row]] = {

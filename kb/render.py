@@ -2,7 +2,7 @@
 
 `tunesmith kb render` rewrites the blocks, `kb check` compares them, so that a page and the advice
 cannot disagree. A block: models [family=], rules field= [method=], gpus, methods, datasets [task=], symptom id=,
-glossary, fields names= (settings of a run, read from the source of RunConfig).
+glossary [group=], fields names= (settings of a run, read from the source of RunConfig).
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "zh-TW": ("Chinese (Taiwan)", "臺灣用語"),
     "zh-CN": ("Chinese (mainland)", "中國大陸用語"),
     "also": ("Also", "其他寫法"),
-    "dataset": ("Data set", "資料集"),
+    "dataset": ("Dataset", "資料集"),
     "languages": ("Languages", "語言"),
     "rows": ("Rows", "筆數"),
     "format": ("Format", "格式"),
@@ -220,10 +220,13 @@ def symptom(lang: str, directory: Path, id: str) -> str:
     )
 
 
-def glossary(lang: str, directory: Path) -> str:
-    """All terms, ordered by the English one."""
+def glossary(lang: str, directory: Path, group: str = "") -> str:
+    """Terms, all or of one group, ordered by the English one. Raises ValueError for a group without any."""
     word = _words(lang)
-    rows = sorted(facts.table("glossary", directory), key=lambda row: row.en.lower())
+    terms = (row for row in facts.table("glossary", directory) if row.group == (group or row.group))
+    rows = sorted(terms, key=lambda row: row.en.lower())
+    if not rows:
+        raise ValueError(f"no term of group {group!r}")
     cells = [(row.en, row.zh_TW, row.zh_CN, ", ".join(row.also)) for row in rows]
     return _table([word(key) for key in ("en", "zh-TW", "zh-CN", "also")], cells)
 
@@ -237,7 +240,7 @@ TABLES: dict[str, tuple[Callable[..., str], tuple[str, ...], tuple[str, ...]]] =
     "datasets": (datasets, (), ("task",)),
     "fields": (fields, ("names",), ()),
     "symptom": (symptom, ("id",), ()),
-    "glossary": (glossary, (), ()),
+    "glossary": (glossary, (), ("group",)),
 }
 
 
