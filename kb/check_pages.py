@@ -11,6 +11,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kb import facts
 from kb.pages import (
     FENCE,
@@ -48,6 +50,9 @@ def read_pages(root: Path, faults: list[str]) -> dict[str, dict[str, Page]]:
 def page_faults(pages: dict[str, dict[str, Page]], root: Path, latest: date) -> Iterator[str]:
     present = {shown(path, root) for path in files(root)}
     misspelt = {lang: misspellings(lang, root / "facts") for lang in LANGS}
+    for path in sorted((root / "asked").rglob("*.yaml")):
+        if (id := path.relative_to(root / "asked").with_suffix("").as_posix()) not in pages:
+            yield f"kb/asked/{id}.yaml:1: there is no page {id!r}"
     for id, twins in pages.items():
         for page in twins.values():
             where = shown(page.path, root)
@@ -61,6 +66,7 @@ def page_faults(pages: dict[str, dict[str, Page]], root: Path, latest: date) -> 
             for lang in LANGS:
                 if f"kb/pages/{id}.{lang}.md" not in present:
                     yield f"{where}:1: no twin in {lang}; write kb/pages/{id}.{lang}.md"
+        yield from _asked_faults(id, twins, root)
         if len(twins) == len(LANGS):
             yield from _twin_faults([twins[lang] for lang in LANGS], root)
 
@@ -194,6 +200,27 @@ def _spelling_faults(page: Page, where: str, wrong: dict[str, str]) -> Iterator[
     for number, line in _prose(page, text):
         for found in words.findall(QUOTED.sub("", line)):
             yield f"{where}:{number}: {found!r}: the glossary writes {wrong[found.lower()]!r}"
+
+
+def _asked_faults(id: str, twins: dict[str, Page], root: Path) -> Iterator[str]:
+    """Questions that a section answers (kb/asked) must name a section that is there, in both languages."""
+    path = root / "asked" / f"{id}.yaml"
+    if not path.is_file():
+        return
+    where = f"kb/asked/{id}.yaml"
+    try:
+        node, values = facts.parse(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        yield f"{where}:{mark.line + 1 if mark else 1}: not valid YAML: {getattr(error, 'problem', error)}"
+        return
+    anchors = {"top", *(anchor for _, _, _, anchor in _own_headings(next(iter(twins.values()))))}
+    for key, _ in node.value:
+        lines = values[key.value]
+        if key.value not in anchors:
+            yield f"{where}:{key.start_mark.line + 1}: the page has no section {key.value!r}"
+        elif not isinstance(lines, dict) or set(lines) != set(LANGS) or not all(lines.values()):
+            yield f"{where}:{key.start_mark.line + 1}: {key.value}: give questions in {' and '.join(LANGS)}"
 
 
 def _prose(page: Page, text: str) -> Iterator[tuple[int, str]]:

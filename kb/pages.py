@@ -113,6 +113,18 @@ def page(id: str, lang: str, root: Path = KB_DIR) -> Page:
     return read(path, root)
 
 
+def asked(page: Page, root: Path = KB_DIR) -> dict[str, list[str]]:
+    """Section anchor ("top" for the page) → how people put the questions that it answers, in the page's language.
+
+    For search only: they bring the words of those who do not know the page's own. Empty when none are written.
+    """
+    path = root / "asked" / f"{page.id}.yaml"
+    if not path.is_file():
+        return {}
+    values = facts.parse(path.read_text(encoding="utf-8"))[1] or {}
+    return {anchor: list(lines[page.lang]) for anchor, lines in values.items()}
+
+
 def files(root: Path = KB_DIR) -> list[Path]:
     """Paths of all page files, ordered."""
     return sorted((root / "pages").rglob("*.md"))

@@ -22,7 +22,7 @@ TWIN = "pages/methods/lora.zh-TW.md"
 def kb(tmp_path):
     """A copy of the knowledge base beside the two sources whose fields it names."""
     root = tmp_path / "kb"
-    for part in ("facts", "pages"):
+    for part in ("facts", "pages", "asked"):
         shutil.copytree(KB_DIR / part, root / part)
     for source in ("trainer/config.py", "assistant/types.py", "trainer/methods/__init__.py"):
         (tmp_path / source).parent.mkdir(exist_ok=True)
@@ -153,6 +153,8 @@ PAGE_FAULTS = [
     ("link to no section here", PAGE, "{#rank}\n", "{#rank}\n\nSee [it](#rang).\n", "See [it]", "no section 'rang'"),
     ("mainland word", TWIN, "{#rank}\n", "{#rank}\n\n內存不足。\n", "內存不足", "the glossary writes '記憶體'"),
     ("other hyphens", PAGE, "{#rank}\n", "{#rank}\n\nFinetuning works.\n", "Finetuning works", "the glossary writes 'fine-tuning'"),
+    ("asked of no section", "asked/methods/lora.yaml", "rank:\n", "rang:\n", "rang:", "the page has no section 'rang'"),
+    ("asked in one language", "asked/methods/lora.yaml", "rank:\n  en:", "rank:\n  fr:", "rank:", "give questions in en and zh-TW"),
     ("table differs", "pages/methods/choosing.en.md", "`trl.DPOTrainer`", "`trl.PPOTrainer`", "<!-- facts: methods", "differs from its rows"),
 ]  # fmt: skip
 
@@ -227,6 +229,11 @@ def test_what_is_old_is_noted_and_no_fault(kb):
     assert any("'alignment-handbook' was read on 2025-07-29" in note for note in notes(kb, later))
     assert not any("'lora-paper'" in note for note in notes(kb, later)), "a paper does not age"
     assert not any("read it again" in fault for fault in check(kb, later))
+
+
+def test_questions_for_a_page_that_is_not_there_are_told(kb, before):
+    (kb / "asked" / "methods" / "lorra.yaml").write_text("{}", encoding="utf-8")
+    assert "kb/asked/methods/lorra.yaml:1: there is no page 'methods/lorra'" in new_faults(kb, before)
 
 
 def test_a_missing_table_is_told(kb):

@@ -10,6 +10,7 @@ import pytest
 from assistant.rules import evaluate
 from assistant.types import Task
 from kb.facts import by_id, table
+from kb.pages import KB_DIR, LANGS
 from trainer import config
 
 MODELS = table("models")
@@ -188,11 +189,18 @@ def test_the_glossary_is_large_and_says_each_term_in_the_words_of_its_readers():
     from opencc import OpenCC
 
     rows = table("glossary")
-    assert len(rows) >= 160
+    assert len(rows) >= 400
     simplify, traditional = OpenCC("t2s"), OpenCC("s2tw")
     for row in rows:
         assert simplify.convert(row.zh_CN) == row.zh_CN, row.en
         assert traditional.convert(row.zh_TW) == row.zh_TW, row.en
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_every_group_of_the_glossary_has_its_table_on_the_page(lang):
+    text = (KB_DIR / "pages" / "guides" / f"glossary.{lang}.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- facts: glossary group=(\w+) -->", text)
+    assert sorted(shown) == sorted({row.group for row in table("glossary")})
 
 
 def test_chinese_for_taiwan_uses_no_mainland_terms():
