@@ -12,26 +12,21 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from assistant import extract, prompts, refusal
+from assistant import entailment, extract, prompts, refusal, rerank
 from assistant.backends import say
+from assistant.followup import carried_over, names
 from assistant.llm import Backend, BackendError, Settings, check, pick
 from assistant.markers import Cited
 from assistant.retrieve import search
-from assistant.terms import content, gist
+from assistant.terms import content, gist, squeezed
 from assistant.types import Answer, Citation, Hit
 from ingest.index import Index
-from ingest.text import clean, detect_lang, fold
+from ingest.text import clean, detect_lang
 from kb.errors import UserError
 
 HITS = 6
 ANSWER_TOKENS = 768
 LONGEST = 2000  # characters of a question
-FOLLOW_UP = re.compile(
-    r"^(?:and|but|so|what about|how about|why|then|also|same|ok|okay)\b|\b(?:it|its|that|this|those|these|they|them|one|there)\b"
-    r"|^(?:那|那么|为什么|为何|还有|然后|如果|所以|但|另外|换成)|它|这个|那个|这样|那样|上面|刚才|前面|前者|后者|呢[?？]?$",
-    re.I,
-)
-
 Message = dict[str, str]
 
 
@@ -85,7 +80,8 @@ def _answer(
         yield _plain(said[lang], lang)
         return
     alone = carried_over(question, history)
-    hits = found(index, alone, lang)
+    most = rerank.CANDIDATES if settings.reranker else HITS
+    hits = found(index, alone, lang, most)
     # an English question is held against English passages, also where the answer will be read in Chinese
     asked_in = detect_lang(question)
     judged = hits if asked_in[:2] == lang[:2] else found(index, alone, asked_in)
@@ -94,13 +90,16 @@ def _answer(
         return
     backend = pick(settings, lang)
     if backend.name == "extract":
-        yield _quoted(index, alone, hits, lang)
+        hits, fault = _reread(alone, hits, settings)
+        yield _with(fault, _quoted(index, alone, hits, lang))
         return
     try:
         if history and alone != question:
             alone = _rewritten(backend, question, history, lang) or alone
-            hits = found(index, alone, lang)
-        yield from _modelled(backend, alone, hits, lang)
+            hits = found(index, alone, lang, most)
+        hits, fault = _reread(alone, hits, settings)
+        for part in _modelled(backend, alone, hits, lang):
+            yield _with(fault, part)
     except BackendError as error:
         # nothing had arrived; who asked for this model hears why, who left it open gets the quotes
         if settings.backend != "auto":
@@ -127,14 +126,24 @@ def _modelled(backend: Backend, question: str, hits: list[Hit], lang: str) -> It
             raise
         error = str(fault)
     if opening.lstrip().startswith(prompts.NOT_FOUND):
-        yield replace(refused(question, hits, lang), backend=backend.name, thinking="".join(thoughts))
+        said = {
+            "backend": backend.name,
+            "model": backend.model,
+            "thinking": "".join(thoughts),
+            "error": error,
+        }
+        yield replace(refused(question, hits, lang), **said)
         return
     cited.finish()
     if not cited.text:
         raise BackendError(error or say("silent", lang, model=backend.model))
+    if not error:
+        yield Partial(cited.text, backend.name, list(cited.citations), "".join(thoughts))
+        entailment.check(cited, backend)
     yield Answer(
         text=cited.text, citations=cited.citations, refused=False, backend=backend.name, seconds=0.0, lang=lang,
-        unsupported=cited.unsupported, thinking="".join(thoughts), error=error,
+        unsupported=cited.unsupported, thinking="".join(thoughts), error=error, model=backend.model,
+        unsupported_share=_unsupported_share(cited),
     )  # fmt: skip
 
 
@@ -151,7 +160,12 @@ def _quoted(index: Index, question: str, hits: list[Hit], lang: str) -> Answer:
     text, unsupported = cited.text, cited.unsupported
     if lang == "zh-CN":  # the library's Chinese is Traditional
         text, unsupported = simplified(text), [simplified(sentence) for sentence in unsupported]
-    return Answer(text, cited.citations, False, "extract", 0.0, lang, unsupported)
+    share = _unsupported_share(cited)
+    return Answer(text, cited.citations, False, "extract", 0.0, lang, unsupported, unsupported_share=share)
+
+
+def _unsupported_share(cited: Cited) -> float:
+    return round(len(cited.unsupported) / len(cited.claims), 3) if cited.claims else 0.0
 
 
 def refused(question: str, hits: list[Hit], lang: str) -> Answer:
@@ -167,17 +181,26 @@ def refused(question: str, hits: list[Hit], lang: str) -> Answer:
     )
 
 
-def found(index: Index, question: str, lang: str | None) -> list[Hit]:
+def found(index: Index, question: str, lang: str | None, k: int = HITS) -> list[Hit]:
     """The passages that a question is answered from."""
-    return search(index, gist(question), HITS, lang or detect_lang(question))
+    return search(index, gist(question), k, lang or detect_lang(question))
 
 
-def carried_over(question: str, history: Sequence[Message]) -> str:
-    """A follow-up question with the terms of the previous question; one that stands alone as it is."""
-    previous = next((turn["content"] for turn in reversed(history) if turn.get("role") == "user"), "")
-    if not previous or not (FOLLOW_UP.search(fold(question)) or sum(content(question).values()) < 3):
-        return question
-    return f"{previous.strip()} {question}"
+def _reread(question: str, hits: list[Hit], settings: Settings) -> tuple[list[Hit], str]:
+    """The best HITS, in the reranker's order where one is set; and why they are not, in one line."""
+    if not settings.reranker:
+        return hits, ""
+    try:
+        return rerank.rerank(question, hits, rerank.load(settings.reranker))[:HITS], ""
+    except UserError as error:  # the passages are there all the same
+        return hits[:HITS], str(error)
+
+
+def _with(fault: str, part: Partial | Answer) -> Partial | Answer:
+    """A part of the answer; its last one tells what went wrong on the way."""
+    if not fault or isinstance(part, Partial) or part.refused:
+        return part
+    return replace(part, error=f"{part.error}; {fault}" if part.error else fault)
 
 
 def _messages(history: Sequence[Message]) -> list[Message]:
@@ -210,9 +233,10 @@ def to_json(answer: Answer) -> dict[str, Any]:
     nearest = [{"id": hit.id, "page": hit.page, "heading": hit.heading} for hit in answer.nearest]
     shape = {
         "text": answer.text, "refused": answer.refused, "citations": citations, "backend": answer.backend,
-        "seconds": answer.seconds, "lang": answer.lang, "unsupported": answer.unsupported, "nearest": nearest,
+        "seconds": answer.seconds, "lang": answer.lang, "unsupported": answer.unsupported,
+        "unsupported_share": answer.unsupported_share, "nearest": nearest,
     }  # fmt: skip
-    extra = {"thinking": answer.thinking, "error": answer.error}
+    extra = {"thinking": answer.thinking, "error": answer.error, "model": answer.model}
     return shape | {key: value for key, value in extra.items() if value}
 
 
@@ -224,7 +248,8 @@ def _rewritten(backend: Backend, question: str, history: list[Message], lang: st
         )
     except BackendError:
         return ""
-    return said if 0 < len(said) <= 300 and "\n" not in said else ""
+    whole = all(squeezed(name.text) in squeezed(said) for name in names(question))
+    return said if 0 < len(said) <= 300 and "\n" not in said and whole else ""
 
 
 def _plain(text: str, lang: str) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,14 @@ TEXTS = {
         "en": "Ollama at {host} has no model; run `ollama pull qwen3:4b` first",
         "zh-TW": "{host} 的 Ollama 還沒有模型；請先執行 `ollama pull qwen3:4b`",
     },
+    "no_name": {
+        "en": "name a model to pull, for example qwen3:4b; https://ollama.com/library lists them",
+        "zh-TW": "請輸入要下載的模型名稱，例如 qwen3:4b；清單見 https://ollama.com/library",
+    },
+    "not_pulled": {
+        "en": "'{model}' was not pulled ({why}); check its name and the network, then pull again",
+        "zh-TW": "沒有下載到「{model}」（{why}）；請檢查名稱與網路，再下載一次",
+    },
     "no_url": {
         "en": "backend openai needs a base URL; set OPENAI_BASE_URL, for example http://127.0.0.1:8000/v1",
         "zh-TW": "openai 需要伺服器網址；請設定 OPENAI_BASE_URL，例如 http://127.0.0.1:8000/v1",
@@ -42,6 +51,10 @@ TEXTS = {
     "no_gguf": {
         "en": "{path}: no such GGUF file; set TUNESMITH_GGUF to a .gguf file",
         "zh-TW": "{path}：找不到 GGUF 檔；請把 TUNESMITH_GGUF 設為 .gguf 檔案",
+    },
+    "slow": {
+        "en": "{url} sent nothing for {seconds:.0f} s; it may still be loading the model: ask again, or choose a smaller one",
+        "zh-TW": "{url} 有 {seconds:.0f} 秒沒有傳來任何內容；可能還在載入模型，請再問一次，或換較小的模型",
     },
     "broken": {
         "en": "{url} stopped in the middle of its answer ({why}); ask again",
@@ -63,6 +76,10 @@ TEXTS = {
     "cut": {
         "en": "'{model}' read only {read} tokens of a prompt of at least {sent}: the server cut it; raise its context",
         "zh-TW": "「{model}」只讀了 {read} 個 token，提示至少有 {sent} 個：伺服器把它截斷了；請加大上下文",
+    },
+    "long": {
+        "en": "the answer of '{model}' reached its limit of {limit} tokens and stops there; ask for less at a time",
+        "zh-TW": "「{model}」的回答到了 {limit} 個 token 的上限，就停在這裡；請一次問少一點",
     },
     "silent": {
         "en": "'{model}' ended without an answer; ask again or choose another model",
@@ -90,6 +107,24 @@ def token_bounds(text: str) -> tuple[int, int]:
     return int(cjk * 0.4 + rest / 6), int(cjk * 1.1 + rest / 3) + 1
 
 
+def least(messages: list[dict[str, str]]) -> int:
+    """Tokens that messages have at least."""
+    return sum(token_bounds(message["content"])[0] for message in messages)
+
+
+def check_room(messages: list[dict[str, str]], model: str, context: int, lang: str) -> None:
+    """Raises BackendError when messages cannot fit in a context of so many tokens: no server is to cut them."""
+    if (needed := least(messages)) > context:
+        why = f"{needed} > {context} tokens"
+        raise BackendError(say("overflow", lang, model=model, why=why))
+
+
+def check_read(read: int | None, messages: list[dict[str, str]], model: str, lang: str) -> None:
+    """Raises BackendError when a server says that it read fewer tokens than the prompt can have had."""
+    if read and read < (sent := least(messages)):
+        raise BackendError(say("cut", lang, model=model, read=read, sent=sent))
+
+
 # Ollama
 
 
@@ -99,25 +134,35 @@ class OllamaBackend:
     model: str
     context: int
     thinks: bool
-    think: bool
+    think: bool | str
     lang: str
+    keep_alive: str = ""
     name: str = "ollama"
 
     def count(self, text: str) -> int:
         return token_bounds(text)[1]
 
     def stream(self, messages, max_tokens=768, schema=None, on_thought=None) -> Iterator[str]:
-        think = (self.think and not schema) if self.thinks else None  # `format` and thinking clash
+        check_room(messages, self.model, self.context, self.lang)
+        think = (False if schema else self.think) if self.thinks else None  # `format` and thinking clash
         limit = max_tokens + (1024 if think else 0)
+        # the server wants a number for seconds, a text for a duration with its unit
+        kept = int(self.keep_alive) if re.fullmatch(r"-?\d+", self.keep_alive) else self.keep_alive or None
         parts = self.client.chat(
-            self.model, messages, self.context, max_tokens=limit, think=think, schema=schema
+            self.model,
+            messages,
+            self.context,
+            max_tokens=limit,
+            think=think,
+            schema=schema,
+            keep_alive=kept,
         )
         try:
-            yield from without_thoughts(self._texts(parts, messages, on_thought), on_thought)
+            yield from without_thoughts(self._texts(parts, messages, limit, on_thought), on_thought)
         except OllamaError as error:
             raise BackendError(str(error)) from None
 
-    def _texts(self, parts, messages, on_thought) -> Iterator[str]:
+    def _texts(self, parts, messages, limit, on_thought) -> Iterator[str]:
         for part in parts:
             message = part.get("message") or {}
             if message.get("thinking") and on_thought:
@@ -126,12 +171,9 @@ class OllamaBackend:
             if message.get("content"):
                 yield message["content"]
             if part.get("done"):
-                read, sent = (
-                    part.get("prompt_eval_count"),
-                    sum(token_bounds(m["content"])[0] for m in messages),
-                )
-                if read and read < sent:
-                    raise BackendError(say("cut", self.lang, model=self.model, read=read, sent=sent))
+                check_read(part.get("prompt_eval_count"), messages, self.model, self.lang)
+                if part.get("done_reason") == "length":
+                    raise BackendError(say("long", self.lang, model=self.model, limit=limit))
 
 
 # any server that speaks OpenAI's chat completions
@@ -150,10 +192,12 @@ class OpenAiBackend:
         return token_bounds(text)[1]
 
     def stream(self, messages, max_tokens=768, schema=None, on_thought=None) -> Iterator[str]:
+        check_room(messages, self.model, self.context, self.lang)
         body = {
             "model": self.model,
             "messages": messages,
             "stream": True,
+            "stream_options": {"include_usage": True},
             "max_tokens": max_tokens,
             "temperature": 0,
         }
@@ -163,37 +207,58 @@ class OpenAiBackend:
         yield from without_thoughts(self._texts(body, on_thought), on_thought)
 
     def _texts(self, body: dict[str, Any], on_thought) -> Iterator[str]:
+        finished, read = "", None
+        for data in self._parts(body):
+            choice = (data.get("choices") or [{}])[0]
+            finished = finished or choice.get("finish_reason") or ("end" if data.get("finished") else "")
+            read = (data.get("usage") or {}).get("prompt_tokens") or read
+            delta = choice.get("delta") or {}
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            if thought and on_thought:
+                on_thought(thought)
+                yield ""
+            if delta.get("content"):
+                yield delta["content"]
+        if not finished:
+            raise BackendError(say("broken", self.lang, url=self.url, why="no end of stream"))
+        check_read(read, body["messages"], self.model, self.lang)
+        if finished == "length":
+            raise BackendError(say("long", self.lang, model=self.model, limit=body["max_tokens"]))
+
+    def _parts(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The server's events. Raises BackendError, also in their middle."""
         import httpx
 
-        begun = finished = False
+        begun = False
         try:
-            with (
-                http(self.url, self.key) as client,
-                client.stream("POST", "/chat/completions", json=body) as answer,
-            ):
-                if answer.status_code != 200:
-                    answer.read()
-                    raise self._error(answer.status_code, answer.text)
+            with http(self.url, self.key) as client, self._accepted(client, body) as answer:
                 for data in _events(answer.iter_lines()):
                     begun = True
                     if data.get("error"):
                         raise self._error(200, json.dumps(data))
-                    choice = (data.get("choices") or [{}])[0]
-                    finished = finished or bool(choice.get("finish_reason") or data.get("finished"))
-                    delta = choice.get("delta") or {}
-                    thought = delta.get("reasoning_content") or delta.get("reasoning")
-                    if thought and on_thought:
-                        on_thought(thought)
-                        yield ""
-                    if delta.get("content"):
-                        yield delta["content"]
+                    yield data
+        except httpx.ReadTimeout:
+            seconds = client.timeout.read
+            raise BackendError(say("slow", self.lang, url=self.url, seconds=seconds)) from None
         except httpx.HTTPError as error:
             key = "broken" if begun else "no_server"
             raise BackendError(
                 say(key, self.lang, url=self.url, why=self._safe(str(error) or type(error).__name__))
             ) from None
-        if not finished:
-            raise BackendError(say("broken", self.lang, url=self.url, why="no end of stream"))
+
+    @contextmanager
+    def _accepted(self, client: Any, body: dict[str, Any]) -> Iterator[Any]:
+        """The answer to a request; an option that the server refuses by name is left out and the request sent again."""
+        while True:
+            with client.stream("POST", "/chat/completions", json=body) as answer:
+                if answer.status_code == 200:
+                    yield answer
+                    return
+                answer.read()
+                simpler = _simpler(body, answer.status_code, answer.text)
+                if simpler is None:
+                    raise self._error(answer.status_code, answer.text)
+                body = simpler
 
     def _error(self, status: int, text: str) -> BackendError:
         why = self._safe(reason(text))
@@ -210,6 +275,17 @@ class OpenAiBackend:
         if self.key:
             text = text.replace(self.key, "***")
         return re.sub(r"\bsk-[\w*-]{4,}", "***", " ".join(text.split()))[:200]
+
+
+def _simpler(body: dict[str, Any], status: int, text: str) -> dict[str, Any] | None:
+    """A request without the option that a refusal names, None if it names none that can go."""
+    if status not in (400, 422):
+        return None
+    if "max_tokens" in body and "max_completion_tokens" in text:  # OpenAI's reasoning models
+        rest = {key: value for key, value in body.items() if key != "max_tokens"}
+        return rest | {"max_completion_tokens": body["max_tokens"]}
+    named = next((key for key in ("stream_options", "temperature") if key in body and key in text), None)
+    return named and {key: value for key, value in body.items() if key != named}
 
 
 def http(url: str, key: str, timeout: float = READ_TIMEOUT) -> Any:
@@ -243,6 +319,7 @@ class LlamaCppBackend:
     engine: Any
     model: str
     context: int
+    lang: str = "en"
     name: str = "llamacpp"
 
     def count(self, text: str) -> int:
@@ -250,10 +327,15 @@ class LlamaCppBackend:
 
     def stream(self, messages, max_tokens=768, schema=None, on_thought=None) -> Iterator[str]:
         try:
-            yield from without_thoughts(
+            pieces = []
+            for piece in without_thoughts(
                 self.engine.chat(messages, max_tokens=max_tokens, schema=schema), on_thought
-            )
+            ):
+                pieces.append(piece)
+                yield piece
         except BackendError:
             raise
         except UserError as error:
             raise BackendError(str(error)) from None
+        if len(pieces) >= max_tokens // 2 and self.count("".join(pieces)) >= max_tokens:
+            raise BackendError(say("long", self.lang, model=self.model, limit=max_tokens))

@@ -1,4 +1,4 @@
-"""Conversations with their citations in one SQLite file, so that a refresh or a restart loses nothing."""
+"""Conversations with their citations and thumbs in one SQLite file, so that a refresh or a restart loses nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ CREATE TABLE IF NOT EXISTS turns (
     conversation TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
     number INTEGER NOT NULL, question TEXT NOT NULL, answer TEXT NOT NULL, asked REAL NOT NULL,
     PRIMARY KEY (conversation, number));
+CREATE TABLE IF NOT EXISTS votes (
+    conversation TEXT NOT NULL, number INTEGER NOT NULL, liked INTEGER NOT NULL, reason TEXT NOT NULL, voted REAL NOT NULL,
+    PRIMARY KEY (conversation, number),
+    FOREIGN KEY (conversation, number) REFERENCES turns(conversation, number) ON DELETE CASCADE);
 """
 TITLE_LENGTH = 60
+Turns = list[tuple[str, Answer]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,14 @@ class Conversation:
     title: str
     created: float
     updated: float
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What a person thought of an answer; `reason` in their own words, or empty."""
+
+    liked: bool
+    reason: str = ""
 
 
 def create(path: Path) -> str:
@@ -57,7 +70,7 @@ def append(path: Path, conversation: str, question: str, answer: Answer) -> None
         )
 
 
-def load(path: Path, conversation: str) -> list[tuple[str, Answer]]:
+def load(path: Path, conversation: str) -> Turns:
     """(question, answer) pairs, oldest first; none for an id that is not there."""
     with _store(path) as store:
         rows = store.execute(
@@ -77,8 +90,53 @@ def recent(path: Path, limit: int = 50) -> list[Conversation]:
 
 
 def delete(path: Path, conversation: str) -> None:
+    """Remove a conversation with its answers and their votes."""
     with _store(path) as store:
         store.execute("DELETE FROM conversations WHERE id = ?", (conversation,))
+
+
+def before(turns: Turns, question: str) -> Turns:
+    """The turns that `question` follows: earlier answers to the same question, asked again, are not among them."""
+    kept = list(turns)
+    while kept and kept[-1][0].strip() == question.strip():
+        kept.pop()
+    return kept
+
+
+def vote(path: Path, conversation: str, number: int, liked: bool | None, reason: str = "") -> bool:
+    """Thumb up or down for the answer of turn `number` (from 1), in place of an earlier one; None takes it back.
+
+    Returns whether that turn is in the store.
+    """
+    with _store(path) as store:
+        if liked is None:
+            sql, values = "DELETE FROM votes WHERE conversation = ? AND number = ?", ()
+        else:
+            sql = "INSERT OR REPLACE INTO votes SELECT conversation, number, ?, ?, ? FROM turns WHERE conversation = ? AND number = ?"
+            values = (liked, reason.strip(), time.time())
+        store.execute(sql, (*values, conversation, number))
+        found = store.execute(
+            "SELECT 1 FROM turns WHERE conversation = ? AND number = ?", (conversation, number)
+        ).fetchone()
+    return found is not None
+
+
+def votes(path: Path, conversation: str) -> dict[int, Vote]:
+    """Turn number → vote, of one conversation."""
+    with _store(path) as store:
+        rows = store.execute(
+            "SELECT number, liked, reason FROM votes WHERE conversation = ? ORDER BY number", (conversation,)
+        ).fetchall()
+    return {number: Vote(bool(liked), reason) for number, liked, reason in rows}
+
+
+def voted(path: Path) -> list[str]:
+    """Ids of the conversations in which an answer has a vote, the oldest first."""
+    with _store(path) as store:
+        rows = store.execute(
+            "SELECT id FROM conversations WHERE id IN (SELECT conversation FROM votes) ORDER BY created"
+        ).fetchall()
+    return [key for (key,) in rows]
 
 
 @contextmanager

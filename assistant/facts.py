@@ -10,6 +10,7 @@ from typing import Any
 
 from assistant.situation import situation_from_profile, situation_from_text
 from assistant.types import Situation
+from kb.facts import table
 from trainer.config import STARTER
 from trainer.data.language import token_estimate
 from trainer.hardware import Hardware, gpu_row
@@ -23,7 +24,7 @@ DERIVED = (
     "model_knows_language", "model_superseded", "model_superseded_by", "model_kind", "model_thinking",
     "model_licence", "model_listed", "params_per_rank", "fits_full", "fits_lora", "fits_qlora", "batch_fits", "fits",
     "memory_gb", "memory_high_gb", "usable_gb", "steps", "hours", "base_model_given", "cpu_cores",
-    "named", "label_tokens", "model_size_guessed", "available_gb",
+    "named", "label_tokens", "model_size_guessed", "available_gb", "preset",
 )  # fmt: skip
 MOST_LABELS = 20  # labels that the instruction of a row can name
 TEMPLATE = 24  # tokens of the instruction's own words, about
@@ -129,6 +130,14 @@ def _machine(s: Situation, hardware: Hardware | None) -> dict[str, Any]:
         "ram_gb": hardware.ram_gb if hardware else None,
         "cpu_cores": hardware.cpu_cores if hardware else None,
     }
+
+
+def like_card(memory_gb: float, bf16: bool) -> str:
+    """The slowest card of the table with about this memory, for the time on a card that nobody named."""
+    cards = [card for card in table("gpus") if card.bf16 == bf16] or table("gpus")
+    nearest = min(abs(card.memory_gb - memory_gb) for card in cards)
+    same = [card for card in cards if abs(card.memory_gb - memory_gb) <= nearest]
+    return min(same, key=lambda card: card.bf16_tflops or 0).name
 
 
 def _plans_training(s: Situation, goal: str) -> bool:

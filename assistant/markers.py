@@ -7,7 +7,7 @@ unknown ones dropped, its support measured, and [n] numbered by (passage, quote)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from assistant.citations import MARKERS, SUPPORTED, Support, is_claim, sentence_end, support
 from assistant.sanitize import Safe
@@ -23,6 +23,17 @@ BULLET = re.compile(r"(?:[-*+]|\d{1,2}[.)、])\s+")
 ENDING = re.compile(r"[\s。！？!?.…」』”’\"'）)*_]*$")
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A sentence that says something: as it is shown, the passage (index from 0) that holds most of it and how far,
+    and the markers that it carries."""
+
+    shown: str
+    passage: int
+    support: Support
+    marks: tuple[int, ...]
+
+
 @dataclass
 class Cited:
     """Collects one answer over these passages, numbered from 1 in the prompt."""
@@ -30,6 +41,7 @@ class Cited:
     passages: list[Hit]
     citations: list[Citation] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
     text: str = ""  # settled
     _safe: Safe = field(default_factory=Safe)
     _buffer: str = ""  # safe text of a sentence that is not complete
@@ -87,7 +99,22 @@ class Cited:
         shown = put_markers(sentence, sorted(set(marks)))
         if not good:
             self.unsupported.append(shown.strip())
+        held = good or found
+        closest = max(held, key=lambda i: held[i].score, default=0)
+        self.claims.append(Claim(shown.strip(), closest, held.get(closest, Support(0.0, "")), tuple(marks)))
         return shown
+
+    def overrule(self, claim: Claim, holds: bool) -> None:
+        """Another judge's verdict on a claim. The support that its citations show moves across the line, no further."""
+        if not holds and claim.shown not in self.unsupported:
+            self.unsupported.append(claim.shown)
+        elif holds:
+            self.unsupported = [shown for shown in self.unsupported if shown != claim.shown]
+        shared = {mark for other in self.claims if other.shown != claim.shown for mark in other.marks}
+        for place, citation in enumerate(self.citations):
+            if citation.marker in claim.marks and citation.marker not in shared:
+                moved = max(citation.support, SUPPORTED) if holds else min(citation.support, SUPPORTED - 0.01)
+                self.citations[place] = replace(citation, support=moved)
 
     def _settle(self, final: bool) -> None:
         while self._buffer:

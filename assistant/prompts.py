@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from assistant.citations import units
-from assistant.terms import content, coverage
+from assistant.compress import compressed
 from assistant.types import Hit
 
 NOT_FOUND = "NOT_IN_LIBRARY"  # what a model answers when the passages do not hold the answer
@@ -117,21 +116,22 @@ def answering(
 ) -> tuple[list[dict[str, str]], list[Hit]]:
     """Messages that ask a model, and the hits whose passages are in them, in the order of their numbers.
 
-    The prompt keeps within `budget` tokens, measured by `count`. A passage that does not fit whole goes in
-    with the sentences that bear on the question; one that does not even so is left out.
+    The prompt keeps within `budget` tokens, measured by `count`. Of each passage only what bears on the question
+    goes in (compress.py), the best first; one of which nothing fits any more is left out.
     """
     tail = QUESTION[lang].format(question=question)
     left = budget - count(SYSTEM[lang]) - count(tail) - 32
     used: list[Hit] = []
     blocks: list[str] = []
     for hit in hits:
-        for text in (hit.text, bearing(hit.text, question)):
-            block = passage(len(used) + 1, hit, text)
-            if text and (cost := count(block) + 4) <= left:
-                left -= cost
-                used.append(hit)
-                blocks.append(block)
-                break
+        frame = count(passage(len(used) + 1, hit, "")) + 4
+        text = compressed(hit, question, count, left - frame)
+        block = passage(len(used) + 1, hit, text)
+        cost = count(block) + 4  # what is defused may be longer than it was
+        if text and cost <= left:
+            left -= cost
+            used.append(hit)
+            blocks.append(block)
     system = {"role": "system", "content": SYSTEM[lang]}
     return [system, {"role": "user", "content": "\n\n".join([*blocks, tail])}], used
 
@@ -144,13 +144,6 @@ def passage(number: int, hit: Hit, text: str) -> str:
     text = text.replace("<|", "‹|").replace(NOT_FOUND, "")
     heading = re.sub(r'[<>"\n\[\]]', " ", hit.heading)
     return f'<passage number="{number}" about="{heading}">\n{text.strip()}\n</passage>'
-
-
-def bearing(text: str, question: str, share: float = 0.15) -> str:
-    """The sentences and rows of a passage that hold at least `share` of the question's content, in order."""
-    wanted = content(question)
-    kept = [unit for unit in units(text) if coverage(wanted, content(f"{unit.header} {unit.raw}")) >= share]
-    return "\n".join(f"{unit.header}: {unit.raw}" if unit.header else unit.raw for unit in kept)
 
 
 def rewriting(question: str, history: list[dict[str, str]], lang: str) -> list[dict[str, str]]:

@@ -7,13 +7,14 @@ Rules (kb/facts/rules.yaml) give every value; here is only the order in which th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from assistant import basemodel
-from assistant.facts import complete, facts_of, rows_for
+from assistant.facts import complete, facts_of, like_card, rows_for
 from assistant.rules import Choice, citation, decide, evaluate, matching
 from assistant.situation import situation, situation_from_profile, situation_from_text
 from assistant.types import Reason, Recommendation, Situation
@@ -33,6 +34,7 @@ __all__ = [
 
 ASSUMED_MACHINE = ("gpus", "gpu_vram_gb", "bf16", "ram_gb", "headroom", "headroom_least")
 ASSUMED_DATA = ("train_rows", "avg_tokens", "avg_completion_tokens")
+PLANS = ("safe", "recommended", "best")
 WANTED = ("families", "kinds", "target_b", "length_needed")
 # RunConfig's fields in the order in which one depends on another. A field that no rule speaks of is left out.
 BEFORE_STEPS = (
@@ -55,21 +57,32 @@ def recommend(
     `hardware` counts where the situation says nothing of GPUs; without either, the rules assume one. `profile`
     is trainer.data.profile() of the data file. Never raises for a valid situation.
     """
-    facts = facts_of(complete(situation, profile), hardware, profile)
+    situation = complete(situation, profile)
+    facts = facts_of(situation, hardware, profile)
     reasons: dict[str, Reason] = {}
     for name in ASSUMED_MACHINE:
         _assume(name, facts)
     _settle("decision", facts, reasons, lang)
     facts["trains"] = "finetune" in facts["decision"]
     facts["available_gb"] = facts["ram_gb"] if facts["where"] == "cpu" else facts["gpu_vram_gb"]
-    facts["usable_gb"] = facts["headroom"] * facts["available_gb"]
     if not facts["trains"]:
-        return _recommendation(facts, reasons, None, lang)
+        return _recommendation(facts, reasons, situation, lang)
     _settle("method", facts, reasons, lang)
     facts["train_rows"] = rows_for(facts["method"], facts)
-    for name in (*ASSUMED_DATA, *WANTED):
+    for name in ASSUMED_DATA:
         _assume(name, facts)
     facts["completion_tokens"] = facts["train_rows"] * facts["avg_completion_tokens"]
+    before, decided = dict(facts), dict(reasons)
+    guess = _fill(facts, reasons, lang)
+    plans = [_plan(preset, before, decided, facts, reasons, lang) for preset in PLANS]
+    return _recommendation(facts, reasons, situation, lang, guess, plans)
+
+
+def _fill(facts: dict[str, Any], reasons: dict[str, Reason], lang: str) -> dict[str, Any]:
+    """Every value of the run, into `facts` and `reasons`; returns what it will take."""
+    facts["usable_gb"] = facts["headroom"] * facts["available_gb"]
+    for name in WANTED:
+        _assume(name, facts)
     chosen, planned = basemodel.choose(facts)
     facts |= planned
     facts |= _others(facts, chosen)
@@ -78,7 +91,40 @@ def recommend(
     facts["steps"] = _steps(facts)
     for name in (*AFTER_STEPS, "memory_gb", "model_b"):
         _settle(name, facts, reasons, lang)
-    return _recommendation(facts, reasons, chosen.shape, lang)
+    return _estimate(facts, reasons, chosen.shape, lang)
+
+
+def _plan(
+    preset: str, before: dict[str, Any], decided: dict[str, Reason], recommended: dict[str, Any],
+    reasons: dict[str, Reason], lang: str,
+) -> dict[str, Any]:  # fmt: skip
+    """One of the three plans: the run again from the facts `before` it, with what the plan's rule changes."""
+    facts = before | {"preset": preset}
+    choice = decide("plan", recommended | {"preset": preset})
+    assert choice is not None  # a rule for each plan has no condition but training
+    wanted = {name: evaluate(value, recommended) for name, value in choice.value.items()}
+    facts |= {name: value for name, value in wanted.items() if name not in RunConfig.model_fields}
+    theirs = {name for name, reason in reasons.items() if reason.rule.endswith("-yours")}
+    facts["forced"] = {
+        name: (value, choice.rule)
+        for name, value in wanted.items()
+        if name in RunConfig.model_fields and name not in theirs
+    }
+    own = dict(decided)
+    guess = _fill(facts, own, lang)
+    run = {name: own[name].value for name in RunConfig.model_fields if name in own}
+    changed = [name for name in run if name not in reasons or run[name] != reasons[name].value]
+    return {
+        "name": preset,
+        **{name: run.get(name) for name in ("base_model", "method", "peft", "learning_rate", "r", "epochs")},
+        **{name: facts[name] for name in ("model_b", "memory_gb", "fits")},
+        "seconds": guess["seconds"],
+        "because": choice.rule.because.get(lang).format_map(facts),
+        "rule": choice.rule.id,
+        "citation": citation(choice.rule),
+        "changes": {name: _reason_json(own[name]) for name in changed},
+        "run": run,
+    }
 
 
 def from_inputs(
@@ -98,8 +144,7 @@ def from_inputs(
 def to_json(recommendation: Recommendation) -> dict[str, Any]:
     """The shape that other programs read (DESIGN.md): what does not apply is null."""
     run = recommendation.run or {}
-    reasons = {name: {"value": r.value, "rule": r.rule, "because": r.because, "citation": r.citation, "overruled": r.overruled}
-               for name, r in recommendation.reasons.items()}  # fmt: skip
+    reasons = {name: _reason_json(reason) for name, reason in recommendation.reasons.items()}
     return {
         "decision": recommendation.decision,
         **{name: run.get(name) for name in ("method", "peft", "base_model")},
@@ -111,16 +156,55 @@ def to_json(recommendation: Recommendation) -> dict[str, Any]:
         "estimate": recommendation.estimate,
         "warnings": recommendation.warnings,
         "alternatives": recommendation.alternatives,
+        "baseline": first_step(recommendation),
+        "plans": recommendation.plans,
+        "ask": recommendation.ask,
     }
 
 
-def beyond_advice(values: dict[str, Any], recommendation: Recommendation, lang: str = "en") -> dict[str, str]:
+def first_step(recommendation: Recommendation) -> dict[str, Any] | None:
+    """What to measure before anything is trained: {"command", "because", "rule", "citation"}; None where nothing is."""
+    return next((item for item in recommendation.alternatives if "command" in item), None)
+
+
+def _reason_json(reason: Reason) -> dict[str, Any]:
+    return {name: value for name, value in vars(reason).items() if name != "field"}
+
+
+def yours(
+    values: Mapping[str, Any], recommendation: Recommendation, lang: str = "en"
+) -> dict[str, dict[str, Any]]:
+    """Each advised field whose value is another now, as it is shown before the start and kept in lineage.yaml.
+
+    {field: {"value", "advised", "rule": "yours", "advised_rule", "because", "warning", "citation"}}; `warning` is
+    None while the value stays in the range that the rule admits.
+    """
+    beyond = beyond_advice(values, recommendation, lang)
+    found = {}
+    for name, reason in recommendation.reasons.items():
+        if name not in values or name not in RunConfig.model_fields or values[name] == reason.value:
+            continue
+        told = "Set by you; advised was {}. {}" if lang == "en" else "由你設定；建議值為 {}。{}"
+        found[name] = {
+            "value": values[name],
+            "advised": reason.value,
+            "rule": "yours",
+            "advised_rule": reason.rule,
+            "because": told.format(reason.value, reason.because),
+            "warning": beyond.get(name),
+            "citation": reason.citation,
+        }
+    return found
+
+
+def beyond_advice(
+    values: Mapping[str, Any], recommendation: Recommendation, lang: str = "en"
+) -> dict[str, str]:
     """A sentence for each field whose value leaves the range that its rule admits: {field: why}."""
     found = {}
     for name, reason in recommendation.reasons.items():
         advised = reason.overruled[0] if reason.rule.endswith("-yours") and reason.overruled else None
-        rule = by_id("rules")[advised["rule"] if advised else reason.rule]
-        low, high = rule.range.get(name, (-math.inf, math.inf))
+        low, high = _range_of(name, advised["rule"] if advised else reason.rule)
         value = values.get(name)
         if not isinstance(value, int | float) or low <= value <= high:
             continue
@@ -130,6 +214,11 @@ def beyond_advice(values: dict[str, Any], recommendation: Recommendation, lang: 
         else:
             found[name] = f"{name} {value:g} 超出 {low:g} 至 {high:g}。{why}"
     return found
+
+
+def _range_of(name: str, rule: str) -> tuple[float, float]:
+    low, high = by_id("rules")[rule].range.get(name, (-math.inf, math.inf))
+    return low, high
 
 
 def _assume(name: str, facts: dict[str, Any]) -> None:
@@ -144,7 +233,9 @@ def _settle(name: str, facts: dict[str, Any], reasons: dict[str, Reason], lang: 
     if choice is None:
         return
     value = choice.value
-    if isinstance(value, str) and value == choice.rule.set[name]:  # a text of the rule's own, not a fact's
+    if isinstance(value, str) and value == choice.rule.set.get(
+        name
+    ):  # a text of the rule's own, not a fact's
         value = value.format_map(facts)
     if name != "task":  # RunConfig's `task` is the run's name; the fact stays the kind of task
         facts[name] = value
@@ -188,37 +279,53 @@ def _steps(facts: dict[str, Any]) -> int:
     return max(1, math.ceil(rows * facts["epochs"] / facts["effective_batch"]))
 
 
+def _estimate(facts: dict[str, Any], reasons: dict[str, Reason], shape: Any, lang: str) -> dict[str, Any]:
+    run = RunConfig(**{name: reasons[name].value for name in RunConfig.model_fields if name in reasons})
+    # A starter's small vocabulary makes more tokens of a text than the measure counts: rows are taken as full.
+    mean = facts["max_length"] if facts["base_model"] == STARTER else facts["avg_tokens"]
+    lengths = SimpleNamespace(p50=mean, max=facts["max_length"])
+    machine = _planned_machine(facts)
+    guess = asdict(estimate(run, shape, lengths, machine, facts["train_rows"], lang))
+    guess |= {"available_gb": facts["available_gb"], "fits": facts["fits"]}
+    guess["device"] = machine.gpus[0].name if machine.gpus else None
+    facts["memory_high_gb"] = guess["high_gb"]
+    facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None
+    return guess
+
+
 def _recommendation(
-    facts: dict[str, Any], reasons: dict[str, Reason], shape: Any, lang: str
-) -> Recommendation:
-    run = guess = None
-    if facts["trains"]:
-        run = {name: reasons[name].value for name in RunConfig.model_fields if name in reasons}
-        # A starter's small vocabulary makes more tokens of a text than the measure counts: rows are taken as full.
-        mean = facts["max_length"] if facts["base_model"] == STARTER else facts["avg_tokens"]
-        lengths = SimpleNamespace(p50=mean, max=facts["max_length"])
-        plan = RunConfig(**run)
-        guess = asdict(estimate(plan, shape, lengths, _planned_machine(facts), facts["train_rows"], lang))
-        guess |= {"available_gb": facts["available_gb"], "fits": facts["fits"]}
-        facts["memory_high_gb"] = guess["high_gb"]
-        facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None
+    facts: dict[str, Any], reasons: dict[str, Reason], situation: Situation, lang: str,
+    guess: dict[str, Any] | None = None, plans: Sequence[dict[str, Any]] = (),
+) -> Recommendation:  # fmt: skip
+    run = {name: reasons[name].value for name in RunConfig.model_fields if name in reasons}
     return Recommendation(
         decision=facts["decision"],
-        run=run,
+        run=run if facts["trains"] else None,
         reasons=reasons,
         estimate=guess,
         warnings=[_sentence(rule, facts, lang) for rule in matching("warning", facts)],
         alternatives=[_alternative(rule, facts, lang) for rule in matching("alternative", facts)],
         model_b=facts["model_b"],
         memory_gb=facts["memory_gb"],
+        plans=list(plans),
+        ask=_question(facts, situation.asked or [], lang),
     )
+
+
+def _question(facts: dict[str, Any], asked: Sequence[str], lang: str) -> dict[str, Any] | None:
+    """The question whose answer would change most, {"slot", "question", "rule", "citation"}; none asked before."""
+    for rule in matching("ask", facts):
+        if rule.set["ask"] not in asked:
+            return {"slot": rule.set["ask"], "question": _sentence(rule, facts, lang), "rule": rule.id, "citation": citation(rule)}  # fmt: skip
+    return None
 
 
 def _planned_machine(facts: dict[str, Any]) -> Hardware:
     if facts["where"] == "cpu":
         return Hardware([], cpu_cores=facts["cpu_cores"] or 1, ram_gb=facts["ram_gb"])
     memory = facts["gpu_vram_gb"]
-    return Hardware([GpuInfo(facts["gpu_name"] or "", memory, memory, facts["bf16"])])
+    name = facts["gpu_name"] or like_card(memory, facts["bf16"])
+    return Hardware([GpuInfo(name, memory, memory, facts["bf16"])])
 
 
 def _sentence(rule: Rule, facts: dict[str, Any], lang: str) -> str:

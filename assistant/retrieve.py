@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 
 import numpy as np
 
+from assistant.terms import Slot, held, weighted
 from assistant.types import Hit
 from ingest.chunker import Chunk
 from ingest.embedder import Embedder
 from ingest.index import Index
+from ingest.readers import ASKED
 from ingest.text import clean, detect_lang, fold, glossary_matches, tokens
 
 CANDIDATES = 50
@@ -26,43 +29,57 @@ RARITY = 1.5  # a term counts idf ** 1.5; BM25 itself has idf ** 1
 GLOSSARY_WEIGHT = 0.3
 SATURATED = 1.5  # a full BM25 score, in sums of the terms' weights: a passage that says each about twice
 
+HEADING_WEIGHT = 0.3  # what a heading holds of the question, against the passage
+ASKED_WEIGHT = 1.0  # a question that a section answers, against the section's own words
+LONGEST_SECTION = 9  # passages of a section that are looked at
+
 _NO_WORD = re.compile(r"[\W_]+")
 
 
 def search(
-    index: Index, question: str, k: int = 5, lang: str | None = None, source: str | None = None
+    index: Index,
+    question: str,
+    k: int = 5,
+    lang: str | None = None,
+    source: str | None = None,
+    since: date | None = None,
 ) -> list[Hit]:
     """The k passages that fit a question best, best first.
 
     `lang` is the reader's language ("zh-TW", "zh-CN", "en"; default: the question's): of a knowledge-base
     section that is there in several languages only one counts, the reader's if it can be had.
-    `source` restricts to "kb", a file or a folder. Scores are in 0..1 and can be compared between questions.
+    `source` restricts to "kb", a file or a folder, `since` to documents changed on that day or later.
+    Scores are in 0..1 and can be compared between questions.
     """
-    found = candidates(index, question, source, max(CANDIDATES, k))
-    scores = fuse(found)
-    best = sorted(scores, key=lambda i: (-scores[i], i))
-    chunks = [found.chunks[i] for i in best]
-    return _one_language(index, chunks, scores, lang or detect_lang(question), k)
+    index = index.within(source, since)
+    found = candidates(index, question, max(CANDIDATES, k))
+    ranked = answering(index, found, fuse(found), lang or detect_lang(question))
+    return _one_language(index, ranked, lang or detect_lang(question), k)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What words and vectors found: scores by chunk id, of words for every candidate, of vectors for the nearest."""
+    """What words and vectors found: scores by chunk id, of words for every candidate, of vectors for the nearest.
 
+    `headings`: share of the question's weight that the chunk's heading holds; `wanted`: that weight, word by word.
+    """
+
+    wanted: list[tuple[Slot, float, bool]]
     words: dict[str, float]
+    headings: dict[str, float]
     vectors: dict[str, float]
     dense_weight: float
     chunks: dict[str, Chunk]
 
 
-def candidates(index: Index, question: str, source: str | None = None, limit: int = CANDIDATES) -> Candidates:
+def candidates(index: Index, question: str, limit: int = CANDIDATES) -> Candidates:
     """Both searches of one question, the best `limit` of each, before they are fused."""
     question = clean(question[:LONGEST])
     terms = term_weights(index, question)
-    bm25 = dict(index.lexical({t: w for t, (w, _) in terms.items() if w}, limit, source))
+    bm25 = dict(index.lexical({t: w for t, (w, _) in terms.items() if w}, limit))
     ideal = sum(full for _, full in terms.values()) * SATURATED or 1.0
     weight = dense_weight(index, question)
-    cosines = dict(index.dense(_embedded(index.embedder, question), limit, source)) if weight else {}
+    cosines = dict(index.dense(_embedded(index.embedder, question), limit)) if weight else {}
     chunks = {chunk.id: chunk for chunk in index.get([*bm25, *(i for i in cosines if i not in bm25)])}
     texts = [chunk.indexed() for chunk in chunks.values()]
     alike = sum(wording(question, texts, length) for length in WORDING) / len(WORDING)
@@ -70,7 +87,10 @@ def candidates(index: Index, question: str, source: str | None = None, limit: in
         i: (1 - WORDING_WEIGHT) * bm25.get(i, 0.0) / ideal + WORDING_WEIGHT * float(share)
         for i, share in zip(chunks, alike, strict=True)
     }
-    return Candidates(words, {i: max(0.0, c) for i, c in cosines.items() if i in chunks}, weight, chunks)
+    wanted = weighted(question, index.idf)
+    headings = {i: held(wanted, _tokens(chunk.heading)) for i, chunk in chunks.items()}
+    vectors = {i: max(0.0, c) for i, c in cosines.items() if i in chunks}
+    return Candidates(wanted, words, headings, vectors, weight, chunks)
 
 
 def fuse(found: Candidates) -> dict[str, float]:
@@ -78,8 +98,58 @@ def fuse(found: Candidates) -> dict[str, float]:
     furthest = min(found.vectors.values(), default=0.0)
     weight = found.dense_weight
     return {
-        i: (1 - weight) * words + weight * found.vectors.get(i, furthest) for i, words in found.words.items()
+        i: (1 - HEADING_WEIGHT) * ((1 - weight) * words + weight * found.vectors.get(i, furthest))
+        + HEADING_WEIGHT * found.headings[i]
+        for i, words in found.words.items()
     }
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A passage with its score, and the questions that it answers where these were what was found."""
+
+    chunk: Chunk
+    score: float
+    asked: str = ""
+
+
+def answering(index: Index, found: Candidates, scores: dict[str, float], lang: str) -> list[Ranked]:
+    """The passages, best first, each found question (ingest.readers.ASKED) replaced by the section that answers it.
+
+    Of a section the best passage takes the question's score where that is higher.
+    """
+    ranked = {i: Ranked(found.chunks[i], score) for i, score in scores.items() if not i.startswith(ASKED)}
+    sections: dict[tuple[str, str], str] = {}
+    for i in sorted(ranked, key=lambda i: (-ranked[i].score, i)):
+        sections.setdefault((ranked[i].chunk.page, ranked[i].chunk.anchor), i)
+    questions = [i for i in scores if i.startswith(ASKED)]
+    for i in sorted(questions, key=lambda i: (-scores[i], i)):
+        asked = found.chunks[i]
+        section = (asked.page, asked.anchor)
+        if section not in sections:
+            best = _best_of_section(index, found, asked, lang)
+            if best is None:
+                continue
+            sections[section] = best.id
+            ranked[best.id] = Ranked(best, 0.0)
+        one = ranked[sections[section]]
+        if not one.asked:
+            score = max(one.score, ASKED_WEIGHT * scores[i])
+            ranked[sections[section]] = Ranked(one.chunk, score, asked.text)
+    return sorted(ranked.values(), key=lambda one: (-one.score, one.chunk.id))
+
+
+def _best_of_section(index: Index, found: Candidates, asked: Chunk, lang: str) -> Chunk | None:
+    """The passage of a section that holds most of the question, in the reader's language."""
+    wanted = "zh-TW" if lang.startswith("zh") else "en"
+    first = f"kb:{asked.page}:{wanted}#{asked.anchor}"
+    chunks = index.get([first, *(f"{first}/{number}" for number in range(2, LONGEST_SECTION))])
+    return max(chunks, key=lambda chunk: held(found.wanted, _tokens(chunk.text)), default=None)
+
+
+@lru_cache(maxsize=8192)
+def _tokens(text: str) -> frozenset[str]:
+    return frozenset(tokens(text))
 
 
 def term_weights(index: Index, question: str) -> dict[str, tuple[float, float]]:
@@ -139,11 +209,11 @@ def _grams(text: str, length: int) -> np.ndarray:
     return np.unique(np.lib.stride_tricks.sliding_window_view(codes, length) @ places)
 
 
-def hit(chunk: Chunk, score: float) -> Hit:
+def hit(chunk: Chunk, score: float, asked: str = "") -> Hit:
     """A chunk as the assistant and the screen know it."""
     return Hit(
         id=chunk.id, page=chunk.page, heading=chunk.heading, lang=chunk.lang, text=chunk.text,
-        score=round(min(1.0, score), 6), sources=chunk.sources, anchor=chunk.anchor, source=chunk.source,
+        score=round(min(1.0, score), 6), sources=chunk.sources, anchor=chunk.anchor, source=chunk.source, asked=asked,
     )  # fmt: skip
 
 
@@ -152,19 +222,17 @@ def _embedded(embedder: Embedder, question: str) -> np.ndarray:
     return embedder.embed([question])[0]
 
 
-def _one_language(
-    index: Index, chunks: list[Chunk], scores: dict[str, float], lang: str, k: int
-) -> list[Hit]:
+def _one_language(index: Index, ranked: list[Ranked], lang: str, k: int) -> list[Hit]:
     """The k best hits, each section of the knowledge base in one language: the reader's where it is there.
 
     A section found in another language only is exchanged for its translation, at the score of what was found.
     """
     kept: dict[str, Hit] = {}
     languages: dict[tuple[str, str], str] = {}
-    for chunk in chunks:
+    for one in ranked:
         if len(kept) == k:
             break
-        score = scores[chunk.id]
+        chunk = one.chunk
         if chunk.source == "kb":
             section = (chunk.page, chunk.anchor)
             if section not in languages:
@@ -172,7 +240,7 @@ def _one_language(
                 languages[section] = chunk.lang
             elif languages[section] != chunk.lang:
                 continue
-        kept.setdefault(chunk.id, hit(chunk, score))
+        kept.setdefault(chunk.id, hit(chunk, one.score, one.asked))
     return list(kept.values())
 
 

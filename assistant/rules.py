@@ -46,7 +46,7 @@ BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     ),
 }
 # Fields that every matching rule adds to, in order of priority; all others have one winner.
-COLLECTED = ("warning", "alternative")
+COLLECTED = ("warning", "alternative", "ask")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,12 @@ def decide(name: str, facts: Mapping[str, Any]) -> Choice | None:
     """The value of one field by the matching rule of highest priority; None where no rule speaks.
 
     Of two rules with the same priority the one with more conditions wins, then the earlier one in the file.
+    The fact "forced", {field: (value, rule)}, is what a plan other than the recommended one takes instead.
     """
     found = [(rule, evaluate(rule.set[name], facts)) for rule in matching(name, facts)]
+    if name in (forced := facts.get("forced") or {}):
+        value, rule = forced[name]
+        found.insert(0, (rule, value))
     if not found:
         return None
     (winner, value), losers = found[0], found[1:]

@@ -27,6 +27,7 @@ class Hit:
     sources: list[dict[str, str]]
     anchor: str = ""
     source: str = "kb"  # "kb", or the path of the user's own file
+    asked: str = ""  # questions that the passage answers, where these were what was found
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Answer:
     unsupported: list[str] = field(default_factory=list)
     nearest: list[Hit] = field(default_factory=list)
     thinking: str = ""
+    unsupported_share: float = 0.0  # of the sentences that claim something, 0 to 1
     error: str = ""  # why a model's answer broke off, or was not to be had; `text` is what there is
+    model: str = ""  # name of the model that wrote it
 
 
 class Situation(BaseModel):
@@ -95,6 +98,7 @@ class Situation(BaseModel):
     wanted_model_b: float | None = Field(None, gt=0)
     wanted_r: int | None = Field(None, ge=1)
     goal: str | None = Field(None, description="free text")
+    asked: list[str] | None = Field(None, description="keys that were asked for already: not asked again")
 
 
 @dataclass(frozen=True)
@@ -121,3 +125,5 @@ class Recommendation:
     alternatives: list[dict[str, Any]]
     model_b: float | None = None
     memory_gb: float | None = None
+    plans: list[dict[str, Any]] = field(default_factory=list)  # safe, recommended, best: what each costs
+    ask: dict[str, Any] | None = None  # the one question whose answer would change most

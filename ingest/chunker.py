@@ -43,6 +43,7 @@ class Chunk:
     source: str
     order: int
     sources: list[dict[str, str]] = field(default_factory=list)
+    modified: str = ""
 
     def indexed(self) -> str:
         """What is embedded and what the words are taken from: heading, then text."""
@@ -81,6 +82,7 @@ def split(document: Document) -> list[Chunk]:
                     source=document.source,
                     order=len(chunks),
                     sources=sources,
+                    modified=document.modified,
                 )
             )
     return chunks

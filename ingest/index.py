@@ -5,9 +5,12 @@ One writer at a time (a lock file); readers go on meanwhile and see a change whe
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +20,49 @@ from ingest.chunker import Chunk
 from ingest.embedder import Embedder, MiniLM, content_key, from_name, readable, shipped_vectors
 from ingest.manifest import DocumentRow, Manifest
 from ingest.readers import Document
-from ingest.stores import Vectors, Words
+from ingest.server import Server, ServerVectors
+from ingest.stores import Words
+from ingest.vectors import PART, Vectors, VectorStore
 
 # Raise it when tokens, chunks or the stores' fields change: every index is then built anew at the next sync.
-VERSION = "1"
+VERSION = "2"
+# Vectors within a filter up to which all are compared, which takes 30 ms. Of more, those among the nearest of
+# the whole index count: a filtered search in Chroma first collects all ids that pass, in time that grows with them.
+COMPARED = 5000
+
+Progress = Callable[[int, int, str], None]
 
 
 class Index:
     """An open index. Safe to share between threads for reading; writing needs `writing()`."""
 
-    def __init__(self, folder: Path, embedder: Embedder | None = None):
-        self.folder = folder
+    def __init__(self, folder: Path, embedder: Embedder | None = None, server: Server | None = None):
+        self.folder = Path(folder)
         self._embedder = embedder
-        folder.mkdir(parents=True, exist_ok=True)
+        self._source: str | None = None
+        self._since: date | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
         # Two processes that create the same files at once would trip over each other.
-        with FileLock(folder / "opening.lock"):
-            self.manifest = Manifest(folder / "manifest.sqlite")
+        with FileLock(self.folder / "opening.lock"):
+            self.manifest = Manifest(self.folder / "manifest.sqlite")
             self._words = Words(self._words_folder)
-        self._vectors = Vectors(folder / "vectors")
+            if not self.manifest.meta("id"):
+                self.manifest.set_meta("id", uuid.uuid4().hex)
+        self._vectors: VectorStore = (
+            ServerVectors(server, f"tunesmith-{self.manifest.meta('id')}")
+            if server
+            else Vectors(self.folder / "vectors")
+        )
         self._seen = self.manifest.generation
 
     @classmethod
-    def open(cls, folder: Path, embedder: Embedder | None = None) -> Index:
-        """Open or create. What a killed writer left undone is done now, unless another writer is at it."""
-        index = cls(Path(folder), embedder)
-        if index.manifest.stale(1):
+    def open(cls, folder: Path, embedder: Embedder | None = None, server: Server | None = None) -> Index:
+        """Open or create. What a killed writer left undone is done now, unless another writer is at it.
+
+        `server`: keep the vectors on this Chroma server instead of in files. Raises UserError when it is not there.
+        """
+        index = cls(folder, embedder, server)
+        if index.unsettled:
             with index.writing(wait=False) as free:
                 if free:
                     index.settle()
@@ -65,6 +86,15 @@ class Index:
         return self.manifest.meta("recipe") != self.recipe
 
     @property
+    def unsettled(self) -> bool:
+        """`settle` has something to do: a writer was killed, or the vectors are to be at another place."""
+        return bool(self._torn or self.manifest.stale(1))
+
+    @property
+    def _torn(self) -> bool:
+        return self._vectors.torn or self.manifest.meta("vectors") != self._vectors.place
+
+    @property
     def embedder(self) -> Embedder:
         """The one it was opened with, else the one its vectors were made with, else the default."""
         if self._embedder is None:
@@ -84,26 +114,45 @@ class Index:
         found = self.manifest.chunks(ids)
         return [found[i] for i in ids if i in found]
 
-    def lexical(
-        self, weights: dict[str, float], limit: int = 50, source: str | None = None
-    ) -> list[tuple[str, float]]:
+    def within(self, source: str | None = None, since: date | None = None) -> Index:
+        """The same index through a filter, which every search in it keeps to.
+
+        `source`: "kb", a file, or a folder. `since`: documents that were changed on that day or later.
+        """
+        view = copy.copy(self)
+        view._source = self._source if source is None else source
+        view._since = self._since if since is None else since
+        return view
+
+    def lexical(self, weights: dict[str, float], limit: int = 50) -> list[tuple[str, float]]:
         """(chunk id, BM25 score) by words. `weights` maps terms of ingest.text.tokens to their weight."""
         self._follow()
-        return self._words.search(weights, limit, source)
+        return self._words.search(weights, limit, self._source, self._since)
 
     def idf(self, terms: list[str]) -> dict[str, float]:
         """How telling each term is in this index; 0 for one that it does not hold."""
         self._follow()
         return self._words.idf(terms)
 
-    def dense(
-        self, vector: np.ndarray, limit: int = 50, source: str | None = None
-    ) -> list[tuple[str, float]]:
-        """(chunk id, cosine) by meaning. `source`: "kb", a file, or a folder."""
-        if not self.manifest.vector_count():
+    def dense(self, vector: np.ndarray, limit: int = 50) -> list[tuple[str, float]]:
+        """(chunk id, cosine) by meaning."""
+        if not self.manifest.has_vectors():
             return []
-        documents = None if source is None else self.manifest.document_ids(source)
-        return [] if documents == [] else self._vectors.search(self.generation, vector, limit, documents)
+        if self._source is None and self._since is None:
+            return self._nearest(vector, limit)
+        within = self.manifest.vectors_within(self._source, self._since, COMPARED)
+        if within is None:
+            nearest = self._nearest(vector, self._vectors.widest)
+            passing = self.manifest.within([i for i, _ in nearest], self._source, self._since)
+            return [(i, cosine) for i, cosine in nearest if i in passing][:limit]
+        ids, vectors = within
+        cosines = vectors @ vector if ids else np.zeros(0)
+        return [(ids[row], float(cosines[row])) for row in np.argsort(-cosines, kind="stable")[:limit]]
+
+    def _nearest(self, vector: np.ndarray, limit: int) -> list[tuple[str, float]]:
+        # Between a change of place and the writer that fills the new one, words alone answer.
+        moving = self.manifest.meta("vectors") != self._vectors.place
+        return [] if moving else self._vectors.search(self.generation, vector, limit)
 
     def _follow(self) -> None:
         generation = self.generation
@@ -122,6 +171,10 @@ class Index:
             return
         try:
             yield True
+            self._vectors.finish()
+        except BaseException:
+            self._vectors.close()  # what it has open is out of date once another process has written
+            raise
         finally:
             lock.release()
 
@@ -130,44 +183,83 @@ class Index:
         self.manifest.put(items, gone or [])
         self.settle()
 
-    def settle(self) -> None:
-        """Bring words and vectors into line with every stale document. Call inside `writing()`."""
+    def settle(self, progress: Progress | None = None) -> None:
+        """Bring words and vectors into line with the manifest. Call inside `writing()`."""
         stale = self.manifest.stale()
-        if not stale:
-            return
+        if stale:
+            self._settle(stale)
+        if self._torn:
+            self.refill(progress)
+
+    def _settle(self, stale: list[str]) -> None:
         chunks = self.manifest.chunks_of(stale)
         self._words.replace(stale, chunks)
         before = self.manifest.vector_ids(stale)
-        with_vector, vectors = self._embed(chunks)
-        if before or with_vector:
-            self.manifest.expect_vectors(with_vector)
-            self._vectors.replace(before, with_vector, vectors)
-        forgotten = set(before) - {chunk.id for chunk in with_vector}
-        self._seen = self.manifest.settle(stale, sorted(forgotten))
+        with_vector, keys, vectors = self._embed(chunks)
+        ids = [chunk.id for chunk in with_vector]
+        forgotten = sorted(set(before) - set(ids))
+        if ids or forgotten:
+            self.manifest.expect_vectors(with_vector, keys, vectors)
+            if not self._torn:
+                self._vectors.replace(forgotten, ids, vectors)
+        self._seen = self.manifest.settle(stale, forgotten)
 
-    def _embed(self, chunks: list[Chunk]) -> tuple[list[Chunk], np.ndarray]:
-        """The chunks that the embedder can read, and their vectors; the knowledge base's come with the package."""
+    def refill(self, progress: Progress | None = None) -> None:
+        """Fill the vector store anew from the manifest; nothing is embedded. Call inside `writing()`."""
+        total, done = self.manifest.vector_count(), 0
+
+        def parts():
+            nonlocal done
+            for ids, vectors in self.manifest.all_vectors(PART):
+                yield ids, vectors
+                done += len(ids)
+                if progress:
+                    progress(done, total, "vectors")
+
+        self._vectors.refill(parts())
+        self.manifest.set_meta("vectors", self._vectors.place)
+
+    def check(self, progress: Progress | None = None) -> None:
+        """Fill the vector store anew where it has lost or kept something. Call inside `writing()`."""
+        if self._vectors.count() != self.manifest.vector_count():
+            self.refill(progress)
+
+    def _embed(self, chunks: list[Chunk]) -> tuple[list[Chunk], list[str], np.ndarray]:
+        """The chunks that the embedder can read, the keys of their texts and their vectors.
+
+        Vectors that are known already are taken: from before, or the knowledge base's from the package.
+        """
         shipped = shipped_vectors() if self.embedder.name == MiniLM.name else {}
-        texts = {chunk.id: chunk.indexed() for chunk in chunks}
-        chunks = [
-            c for c in chunks if content_key(texts[c.id]) in shipped or readable(self.embedder, texts[c.id])
-        ]
-        vectors = np.zeros((len(chunks), self.embedder.dim), np.float32)
-        fresh = []
-        for row, chunk in enumerate(chunks):
-            known = shipped.get(content_key(texts[chunk.id]))
-            if known is None:
-                fresh.append(row)
-            else:
-                vectors[row] = known
+        before = self.manifest.known_vectors([chunk.id for chunk in chunks])
+        readables: list[Chunk] = []
+        keys, rows, fresh = [], [], []
+        for chunk in chunks:
+            text = chunk.indexed()
+            key = content_key(text)
+            known, vector = before.get(chunk.id, ("", None))
+            vector = vector if known == key else shipped.get(key)
+            if vector is None:
+                if not readable(self.embedder, text):
+                    continue
+                fresh.append(text)
+            readables.append(chunk)
+            keys.append(key)
+            rows.append(vector)
+        vectors = np.zeros((len(rows), self.embedder.dim), np.float32)
+        for row, vector in enumerate(rows):
+            if vector is not None:
+                vectors[row] = vector
         if fresh:
-            vectors[fresh] = self.embedder.embed([texts[chunks[row].id] for row in fresh])
-        return chunks, vectors
+            vectors[[row for row, vector in enumerate(rows) if vector is None]] = self.embedder.embed(fresh)
+        # as the manifest keeps them, so that a store filled anew gives the same scores
+        return readables, keys, vectors.astype(np.float16).astype(np.float32)
 
     def start_over(self) -> None:
         """Empty the stores; the documents stay listed, to be read again. Call inside `writing()`."""
         with FileLock(self.folder / "opening.lock"):
-            for store in [self.folder / "vectors", *self.folder.glob("words-*")]:
+            for store in self.folder.glob("words-*"):
                 shutil.rmtree(store, ignore_errors=True)
             self._words = Words(self._words_folder)
+        self._vectors.refill([])
         self.manifest.start_over(self.recipe)  # last: until then the index stays outdated
+        self.manifest.set_meta("vectors", self._vectors.place)

@@ -10,16 +10,23 @@ import io
 import os
 import re
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingest.text import detect_lang
 from kb.errors import UserError
+
+if TYPE_CHECKING:
+    from kb.pages import Page
 
 TEXT_SUFFIXES = {".md", ".txt", ".markdown"}
 CONVERTED_SUFFIXES = {".pdf", ".docx", ".html", ".htm"}
 SUFFIXES = TEXT_SUFFIXES | CONVERTED_SUFFIXES
 MAX_BYTES = 64 * 2**20  # a larger file is a data set or an archive, not a document to read
 
+TERMS = re.compile(r"\n## [^\n]*\{#terms-[a-z]+\}\n.*", re.DOTALL)
+ASKED = "asked:"  # opens the id of a document that holds questions; search gives the section that answers them
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _TITLE = re.compile(r"^#[ \t]+(.+?)[ \t]*(?:\{#[\w-]+\})?[ \t]*$", re.MULTILINE)
 
@@ -30,7 +37,10 @@ class ReadError(UserError):
 
 @dataclass(frozen=True)
 class Document:
-    """One text to be indexed. `text` is markdown; `source` is "kb" or the file's path; `sources` are {key, name, url, date}."""
+    """One text to be indexed. `text` is markdown; `source` is "kb" or the file's path; `sources` are {key, name, url, date}.
+
+    `modified` is the day of the file's last change, or that on which a page was last gone over; ISO.
+    """
 
     id: str
     title: str
@@ -40,6 +50,7 @@ class Document:
     page: str
     sha256: str
     sources: list[dict[str, str]] = field(default_factory=list)
+    modified: str = ""
 
 
 def read_file(path: Path) -> Document:
@@ -65,7 +76,15 @@ def read_file(path: Path) -> Document:
         source=str(path),
         page=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
+        modified=_changed(path),
     )
+
+
+def _changed(path: Path) -> str:
+    try:
+        return date.fromtimestamp(path.stat().st_mtime).isoformat()
+    except (OverflowError, ValueError, OSError):  # just gone, or a year that is none; some archives hold such
+        return ""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -117,18 +136,40 @@ def _title(body: str, front: str) -> str:
 
 
 def kb_documents() -> list[Document]:
-    """All pages of the knowledge base. Raises kb.pages.PageError for a broken page."""
+    """All pages of the knowledge base, and for each what people ask of it, as a document of its own (ASKED).
+
+    Raises kb.pages.PageError for a broken page.
+    """
     from kb.pages import SOURCES_HEADING, pages
 
     documents = []
     for page in pages():
         # The list of sources at the end is for the reader of the page; each chunk carries its own.
         body = page.body.rpartition(f"\n## {SOURCES_HEADING[page.lang]} {{#sources}}\n")[0] or page.body
+        body = TERMS.sub("", body)  # a list of words answers nothing and holds every question's words
         sources = [
             {"key": s.key, "name": s.name, "url": s.url, "date": s.date.isoformat()} for s in page.sources
         ]
-        sha256 = hashlib.sha256(f"{page.title}\n{body}\n{sources}".encode()).hexdigest()
+        updated = page.updated.isoformat()
+        sha256 = hashlib.sha256(f"{page.title}\n{body}\n{sources}\n{updated}".encode()).hexdigest()
         documents.append(
-            Document(f"kb:{page.id}:{page.lang}", page.title, page.lang, body, "kb", page.id, sha256, sources)
+            Document(
+                f"kb:{page.id}:{page.lang}", page.title, page.lang, body, "kb", page.id, sha256, sources, updated
+            )
         )
+        if questions := _asked(page):
+            sha256 = hashlib.sha256(f"{page.title}\n{questions}".encode()).hexdigest()
+            id = f"{ASKED}{page.id}:{page.lang}"
+            documents.append(Document(id, page.title, page.lang, questions, "kb", page.id, sha256, [], updated))
     return documents
+
+
+def _asked(page: Page) -> str:
+    """The questions that a page answers, under the headings of its sections."""
+    from kb.pages import asked
+
+    lines = asked(page)
+    headings = {section.anchor: section.heading for section in page.sections()}
+    parts = ["\n".join(lines.pop("top", []))]
+    parts += [f"## {headings[anchor]} {{#{anchor}}}\n\n" + "\n".join(each) for anchor, each in lines.items()]
+    return "\n\n".join(part for part in parts if part)

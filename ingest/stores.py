@@ -1,14 +1,11 @@
-"""The two stores behind the index: words in Tantivy, vectors in Chroma. Both only ever follow the manifest."""
+"""Words in Tantivy: the lexical half of the index. It only ever follows the manifest."""
 
 from __future__ import annotations
 
 import json
-import logging
-import threading
+from datetime import date
 from math import log
 from pathlib import Path
-
-import numpy as np
 
 from ingest.chunker import Chunk
 from ingest.text import tokens
@@ -28,6 +25,7 @@ class Words:
             .add_text_field("id", stored=True, tokenizer_name="raw", index_option="basic")
             .add_text_field("document", tokenizer_name="raw", index_option="basic")
             .add_text_field("source", tokenizer_name="raw", index_option="basic")
+            .add_integer_field("modified", fast=True)
             .add_text_field("body", tokenizer_name="whitespace", index_option="freq")
             .build()
         )
@@ -52,13 +50,16 @@ class Words:
             entry.add_text("document", chunk.document)
             for place in _places(chunk.source):
                 entry.add_text("source", place)
+            entry.add_integer("modified", _day(chunk.modified))
             entry.add_text("body", " ".join(tokens(chunk.indexed())))
             writer.add_document(entry)
         writer.commit()
         writer.wait_merging_threads()
         self._index.reload()
 
-    def search(self, weights: dict[str, float], limit: int, source: str | None) -> list[tuple[str, float]]:
+    def search(
+        self, weights: dict[str, float], limit: int, source: str | None = None, since: date | None = None
+    ) -> list[tuple[str, float]]:
         """(chunk id, weighted BM25) of the best `limit` chunks that hold at least one of the terms."""
         import tantivy
 
@@ -70,9 +71,15 @@ class Words:
         if not terms:
             return []
         wanted = query.boolean_query(terms)
+        within = []
         if source is not None:
-            within = query.const_score_query(query.term_query(schema, "source", source, "basic"), 0.0)
-            wanted = query.boolean_query([(tantivy.Occur.Must, wanted), (tantivy.Occur.Must, within)])
+            within.append(query.term_query(schema, "source", source, "basic"))
+        if since is not None:
+            integer = tantivy.FieldType.Integer
+            within.append(query.range_query(schema, "modified", integer, since.toordinal(), None))
+        if within:
+            musts = [wanted, *(query.const_score_query(part, 0.0) for part in within)]
+            wanted = query.boolean_query([(tantivy.Occur.Must, part) for part in musts])
         searcher = self._index.searcher()
         found = searcher.search(wanted, limit).hits
         return [(searcher.doc(address).get_first("id"), score) for score, address in found]
@@ -113,83 +120,6 @@ def _places(source: str) -> list[str]:
     return [source, *(str(parent) for parent in path.parents if path.is_absolute())]
 
 
-COLLECTION = "chunks"
-TENANT, DATABASE = "default_tenant", "default_database"  # Chroma's own names where none is given
-
-
-class Vectors:
-    """Cosine search in Chroma: written through its PersistentClient, read through the Rust engine below that.
-
-    Importing `chromadb` costs one CPU second, its engine .02, which a cold search feels. An open engine does
-    not see what others write, so a reader says the manifest's generation and the engine is opened anew when
-    that has changed. `tests/ingest/test_sync.py` compares the two.
-    """
-
-    def __init__(self, folder: Path):
-        self._folder, self._generation, self._engine = folder, -1, None
-        self._lock = threading.Lock()
-
-    def replace(self, gone: list[str], chunks: list[Chunk], vectors: np.ndarray) -> None:
-        """Delete the vectors of `gone`, then add those of the chunks."""
-        with self.client() as client:
-            # embedding_function=None: the default one would try to download a model.
-            collection = client.get_or_create_collection(
-                COLLECTION, embedding_function=None, metadata={"hnsw:space": "cosine"}
-            )
-            for part in _parts(gone):
-                collection.delete(ids=part)
-            for rows in _parts(list(range(len(chunks)))):
-                collection.upsert(
-                    ids=[chunks[i].id for i in rows],
-                    embeddings=vectors[rows],
-                    metadatas=[{"document": chunks[i].document} for i in rows],
-                )
-
-    def client(self):
-        """A client of its own, to be used in a `with`: the next one sees what other processes have written."""
-        import chromadb
-        from chromadb.config import Settings
-
-        logging.getLogger("chromadb").setLevel(logging.ERROR)
-        return chromadb.PersistentClient(str(self._folder), Settings(anonymized_telemetry=False))
-
-    def search(
-        self, generation: int, vector: np.ndarray, limit: int, documents: list[str] | None
-    ) -> list[tuple[str, float]]:
-        """(chunk id, cosine) of the nearest `limit` chunks, among these documents when given."""
-        where = None if documents is None else json.dumps({"document": {"$in": documents}})
-        with self._lock:
-            engine, collection = self._at(generation)
-            found = engine.query(
-                collection, None, vector[None], limit, where, None, ["distances"], TENANT, DATABASE
-            )
-        return [(i, 1 - distance) for i, distance in zip(found.ids[0], found.distances[0], strict=True)]
-
-    def _at(self, generation: int):
-        if self._engine is None or generation != self._generation:
-            import chromadb_rust_bindings as rust
-
-            self._engine = None  # let go of the old one first
-            database = rust.SqliteDBConfig(
-                hash_type=rust.MigrationHash.MD5,
-                migration_mode=rust.MigrationMode.Validate,
-                url=str(self._folder / "chroma.sqlite3"),
-            )
-            engine = rust.Bindings(
-                allow_reset=False,
-                sqlite_db_config=database,
-                persist_path=str(self._folder),
-                hnsw_cache_size=16,
-            )
-            self._engine = engine, str(engine.get_collection(COLLECTION, TENANT, DATABASE).id)
-            self._generation = generation
-        return self._engine
-
-    def close(self) -> None:
-        """Let go of the engine; the next search opens another."""
-        with self._lock:
-            self._engine = None
-
-
-def _parts(items: list, length: int = 2000):
-    return [items[i : i + length] for i in range(0, len(items), length)]
+def _day(modified: str) -> int:
+    """An ISO date as a number that can be compared; what has none lies before every date."""
+    return date.fromisoformat(modified).toordinal() if modified else 0

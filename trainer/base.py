@@ -15,7 +15,8 @@ from typing import Any
 from trainer.config import STARTER, RunConfig, UserError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model"]
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]  # what a rehearsal needs of a model
+HUB_FILES = ["*.safetensors", *SMALL_FILES]
 # Keys by which a config.json makes transformers run other code than its own.
 HOSTILE_KEYS = (
     "auto_map",
@@ -24,6 +25,10 @@ HOSTILE_KEYS = (
     "_experts_implementation_internal",
 )
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+
+
+class HubUnreachable(UserError):
+    """The model is not on this machine and the Hub does not answer: a rehearsal does without it."""
 
 
 def locate(config: RunConfig, run: Path) -> Path:
@@ -40,14 +45,15 @@ def locate(config: RunConfig, run: Path) -> Path:
         raise UserError(
             f"base_model {config.base_model!r}: no such folder; give a model folder, a Hub id or 'starter'"
         )
-    if not HUB_ID.fullmatch(config.base_model):
+    return check_folder(download(config.base_model))
+
+
+def download(hub_id: str, files: list[str] = HUB_FILES) -> Path:
+    """The folder with a Hub model's `files` (patterns), from the cache or the Hub. Raises UserError."""
+    if not HUB_ID.fullmatch(hub_id):
         raise UserError(
-            f"base_model {config.base_model!r}: not a Hub id (owner/name), a folder or 'starter'; give one of them"
+            f"base_model {hub_id!r}: not a Hub id (owner/name), a folder or 'starter'; give one of them"
         )
-    return check_folder(_download(config.base_model))
-
-
-def _download(hub_id: str) -> Path:
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "15")
     from huggingface_hub import snapshot_download
@@ -60,7 +66,7 @@ def _download(hub_id: str) -> Path:
 
     way_out = "copy the model to a folder and set base_model to that folder, or set it to 'starter'"
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, etag_timeout=5))
+        return Path(snapshot_download(hub_id, allow_patterns=files, etag_timeout=5))
     except GatedRepoError:
         raise UserError(
             f"base_model {hub_id!r}: the Hub asks for its licence to be accepted; {way_out}"
@@ -70,7 +76,7 @@ def _download(hub_id: str) -> Path:
             f"base_model {hub_id!r}: the Hub has no such model; check the id, or {way_out}"
         ) from None
     except LocalEntryNotFoundError:
-        raise UserError(
+        raise HubUnreachable(
             f"base_model {hub_id!r}: not on this machine and the Hub cannot be reached; {way_out}"
         ) from None
     except (HfHubHTTPError, OSError) as error:
@@ -80,6 +86,18 @@ def _download(hub_id: str) -> Path:
 
 def check_folder(path: Path) -> Path:
     """The folder, if it is a causal model in safetensors that needs no code of its own. Raises UserError."""
+    refuse_hostile(path)
+    if not any(path.glob("*.safetensors")):
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
+        found = f"only {pickles[0]}, which can run code" if pickles else "no weights"
+        raise UserError(f"{path}: {found}; a base model needs model.safetensors: convert it or use another")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UserError(f"{path}: no tokenizer.json; copy the tokenizer files of the model into this folder")
+    return path
+
+
+def refuse_hostile(path: Path) -> None:
+    """Raise UserError for a model folder whose settings would run code of its own."""
     config = _read_config(path)
     for key in HOSTILE_KEYS:
         if _holds(config, key):
@@ -89,13 +107,6 @@ def check_folder(path: Path) -> Path:
     for name in ("tokenizer_config.json", "processor_config.json"):
         if (path / name).is_file() and _holds(_read_json(path / name), "auto_map"):
             raise UserError(f"{path / name}: 'auto_map' would run code of the model; use a model without it")
-    if not any(path.glob("*.safetensors")):
-        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES)
-        found = f"only {pickles[0]}, which can run code" if pickles else "no weights"
-        raise UserError(f"{path}: {found}; a base model needs model.safetensors: convert it or use another")
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise UserError(f"{path}: no tokenizer.json; copy the tokenizer files of the model into this folder")
-    return path
 
 
 def _read_config(path: Path) -> dict[str, Any]:

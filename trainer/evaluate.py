@@ -11,9 +11,10 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from trainer.baseline import with_examples
 from trainer.config import RunConfig, UserError, write_atomic
 from trainer.data.convert import Row
 from trainer.data.stage import read_rows, thaw
@@ -26,9 +27,12 @@ THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 def evaluate(
-    folder: RunFolder, which: str = "tuned", should_stop: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
+    folder: RunFolder, which: str = "tuned", should_stop: Callable[[], bool] = lambda: False,
+    examples: Sequence[Row] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Measure the "tuned" or the "base" model of a run on RUN/data/test.jsonl; returns the whole metrics.json.
+
+    "few_shot" is the base model with `examples` before each question.
 
     {"task": "classification" | "generation" | "text" | "pairs" | "verdicts", "n", "labels", "majority",
     "tuned", "base"}; classification has accuracy with its 95 % interval, macro_f1, per_class, confusion
@@ -51,11 +55,13 @@ def evaluate(
         expected = [_expected(row) for row in rows]
         scores["majority"] = {"label": common, **classification([common] * len(rows), expected, labels)}
     began = time.monotonic()
-    folder.set_status(**coded(f"scoring_{which}", rows=len(rows)))
+    folder.set_status(**coded("scoring_tuned" if which == "tuned" else "scoring_base", rows=len(rows)))
     model, tokenizer, device = load_for_inference(folder, config, which)
+    if examples:
+        rows = [with_examples(row, list(examples)) for row in rows]
     measured, predictions = _measure(task, model, tokenizer, rows, labels, config, should_stop)
     scores[which] = {**measured, "seconds": round(time.monotonic() - began, 2), "device": device}
-    if predictions is not None:
+    if predictions is not None and which != "few_shot":
         _write_predictions(folder, rows, predictions, which)
     return _write(folder, scores)
 

@@ -165,8 +165,13 @@ def work_of(kind: str) -> Work:
     """The function that does a kind of job. Imports what that needs, at the moment of use."""
 
     def train(folder: RunFolder, should_stop: Callable[[], bool], resume_from: Path | None) -> None:
+        from trainer import baseline, rehearse
         from trainer.train import train
 
+        for kind in (rehearse, baseline):  # run folders of their own kind, each with its plan in it
+            if (folder.path / kind.PLAN).is_file():
+                kind.perform(folder, should_stop)
+                return
         train(folder, should_stop, resume_from)
 
     def evaluate(folder: RunFolder, should_stop: Callable[[], bool], _: Path | None) -> None:

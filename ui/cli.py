@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kb.errors import UserError
-from ui import cli_runs
+from ui import cli_conversations, cli_runs
 
 app = typer.Typer(
     name="tunesmith",
@@ -115,15 +115,18 @@ def search(
     as_batch: Batch = False,
 ) -> None:
     """Find passages in the knowledge base and your documents."""
-    from assistant import retrieve
+    from assistant import rerank
+    from ui.home import home
 
+    reranker = home().settings().reranker
     index = open_index(quiet=as_json or as_batch)
 
+    def found(request: dict[str, Any]) -> list[Any]:
+        count = number_of(request, "k", k)
+        return rerank.search(index, text_of(request), count, request.get("lang") or lang, reranker)
+
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        hits = retrieve.search(
-            index, text_of(request), number_of(request, "k", k), request.get("lang") or lang
-        )
-        return {"hits": [hit_json(hit) for hit in hits]}
+        return {"hits": [hit_json(hit) for hit in found(request)]}
 
     if as_batch:
         batch(answer)
@@ -132,7 +135,7 @@ def search(
     else:
         from ui.terminal import print_hits
 
-        print_hits(retrieve.search(index, text_of({"question": question}), k, lang))
+        print_hits(found({"question": question}))
 
 
 @app.command()
@@ -311,6 +314,7 @@ def kb_site(
 cli_runs.register(app)
 app.add_typer(cli_runs.run_app, name="run")
 app.add_typer(cli_runs.data_app, name="data")
+app.add_typer(cli_conversations.conversations_app, name="conversations")
 app.add_typer(kb_app, name="kb")
 
 

@@ -16,6 +16,9 @@ data_app = typer.Typer(help="Look at, check, convert and split a data file.", no
 run_app = typer.Typer(help="Show, follow, cancel, resume and compare runs.", no_args_is_help=True)
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="Run as task/version, for example reviews/v1.")]
+RunFile = Annotated[
+    str, typer.Argument(metavar="RUN.yaml|TASK", help="A run file, or a task for its newest run's values.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 FOLLOW_SECONDS = 1.0
 CANCEL_SECONDS = 60.0  # to wait for a checkpoint to be written
@@ -158,32 +161,25 @@ def new(name: Annotated[str, typer.Argument(metavar="TASK")]) -> None:
 
 
 def train(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN.yaml|TASK", help="A run file, or a task for its newest run's values."),
-    ],
+    run: RunFile,
     on: Annotated[str, typer.Option(help="Where it runs: local.")] = "local",
     detach: Annotated[bool, typer.Option(help="Queue it and return at once.")] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(help="Try every stage first, on the CPU in about a minute, with a tiny random model."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start a run and follow it; Ctrl-C leaves it running."""
-    from trainer import config, runs
     from ui.home import home
     from ui.start import start
 
     if on != "local":
         raise UserError(f"--on {on}: only 'local' is built so far; leave --on away")
-    tasks = home().tasks
-    if run.endswith((".yaml", ".yml")) or Path(run).is_file():
-        wanted = config.load(Path(run))
-        wanted = wanted.model_copy(update=absolute_paths(wanted, Path(run).resolve().parent))
-    else:
-        earlier = [folder for folder in runs.all_runs(tasks) if folder.id.split("/")[0] == run]
-        if not earlier:
-            raise UserError(
-                f"task {run!r} has no run yet; give a run file, or make one: tunesmith recommend --data FILE --save run.yaml"
-            )
-        wanted = earlier[0].config()
+    wanted = wanted_run(run)
+    if rehearse:
+        try_out(wanted, as_json)
+        return
     folder = start(home(), jobs(), wanted)
     if detach:
         emit({"id": folder.id, "folder": str(folder.path)}) if as_json else typer.echo(
@@ -191,6 +187,70 @@ def train(
         )
         return
     follow(folder, as_json)
+
+
+def wanted_run(run: str):
+    """The values of a run file, or of a task's newest run."""
+    from trainer import config, runs
+    from ui.home import home
+
+    if run.endswith((".yaml", ".yml")) or Path(run).is_file():
+        wanted = config.load(Path(run))
+        return wanted.model_copy(update=absolute_paths(wanted, Path(run).resolve().parent))
+    earlier = [folder for folder in runs.all_runs(home().tasks) if folder.id.split("/")[0] == run]
+    if not earlier:
+        raise UserError(
+            f"task {run!r} has no run yet; give a run file, or make one: tunesmith recommend --data FILE --save run.yaml"
+        )
+    return earlier[0].config()
+
+
+def baseline(
+    run: RunFile,
+    shots: Annotated[int, typer.Option(min=0, max=64, help="Examples before each question; 0: none.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Score the untrained base model on a run's test rows, without and with examples: what training has to beat."""
+    from trainer import baseline
+    from trainer.jobs import Jobs
+    from ui.home import home
+    from ui.start import check
+    from ui.terminal import print_scores
+
+    wanted = wanted_run(run)
+    check(wanted)
+    folder = baseline.begin(home().path, wanted, shots)
+    follow(folder, as_json, board=Jobs(home().path / "baselines"))
+    if not as_json:
+        print_scores(folder.scores())
+
+
+def try_out(wanted, as_json: bool) -> None:
+    """Rehearse a run and print what was checked. Status 2 where the input is wrong, 1 where the work failed."""
+    from trainer import rehearse
+    from trainer.jobs import Jobs
+    from ui.cli import screen_lang
+    from ui.home import home
+    from ui.start import check
+    from ui.terminal import RunPrinter, print_rehearsal
+
+    check(wanted)
+    folder = rehearse.begin(home().path, wanted)
+    board, printer = Jobs(home().path / "rehearsals"), RunPrinter(folder, quiet=as_json)
+    try:
+        while printer.update()["state"] not in FINAL:
+            time.sleep(FOLLOW_SECONDS)
+            board.dispatch()
+    except KeyboardInterrupt:  # a rehearsal is for whoever waits for it
+        board.cancel(folder.id)
+        raise typer.Exit(130) from None
+    found = rehearse.report(folder)
+    if as_json:
+        emit(found)
+    else:
+        print_rehearsal(found, screen_lang())
+    if found["exit"]:
+        raise typer.Exit(found["exit"])
 
 
 def absolute_paths(wanted, base: Path) -> dict[str, str]:
@@ -204,13 +264,13 @@ def absolute_paths(wanted, base: Path) -> dict[str, str]:
     return changes
 
 
-def follow(folder, as_json: bool = False, kind: str = "train") -> None:
+def follow(folder, as_json: bool = False, kind: str = "train", board=None) -> None:
     """Print the curve until the run ends. The run is a process of its own: Ctrl-C stops only the printing."""
     from trainer.messages import MISTAKE, message
     from ui.cli import screen_lang
     from ui.terminal import RunPrinter
 
-    board, printer = jobs(), RunPrinter(folder, quiet=as_json, kind=kind)
+    board, printer = board or jobs(), RunPrinter(folder, quiet=as_json, kind=kind)
     try:
         while True:
             board.reap()
@@ -311,6 +371,6 @@ def chat(
 def register(app: typer.Typer) -> None:
     """Put the top-level commands of this file on the main application."""
     for name, command in {
-        "new": new, "train": train, "runs": runs_list, "eval": evaluate, "export": export, "chat": chat,
+        "new": new, "baseline": baseline, "train": train, "runs": runs_list, "eval": evaluate, "export": export, "chat": chat,
     }.items():  # fmt: skip
         app.command(name)(command)

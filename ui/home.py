@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,6 +21,10 @@ ENVIRONMENT = {  # setting: variable; the variable wins over settings.yaml
     "openai_model": "OPENAI_MODEL",
     "openai_api_key": "OPENAI_API_KEY",
     "gguf": "TUNESMITH_GGUF",
+    "num_ctx": "TUNESMITH_NUM_CTX",
+    "think": "TUNESMITH_THINK",
+    "keep_alive": "TUNESMITH_KEEP_ALIVE",
+    "reranker": "TUNESMITH_RERANKER",
 }
 SECRET = {"openai_api_key"}  # from the environment only; never written to disk
 
@@ -63,13 +68,29 @@ class Home:
                     f"{file}: {', '.join(sorted(unknown))} cannot be set here; known: {', '.join(ENVIRONMENT)}"
                 )
         values |= {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
-        return Settings(**values)
+        return Settings(**{key: _typed(key, value) for key, value in values.items()})
 
     def save_settings(self, **values: str) -> None:
         file = self.path / "settings.yaml"
         old = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
         new = {**(old or {}), **{key: value for key, value in values.items() if key not in SECRET}}
         write_atomic(file, yaml.safe_dump(new, allow_unicode=True))
+
+
+def _typed(key: str, value: Any) -> Any:
+    """A setting as Settings has it, from the text of a variable or what YAML made of it. Raises UserError."""
+    text = str("" if value is None else value).strip()
+    if key == "num_ctx":
+        if not text.isdecimal() or int(text) < 512:
+            raise UserError(f"num_ctx = {text!r}: {ENVIRONMENT[key]} takes a number of tokens, 512 or more")
+        return int(text)
+    if key == "think":
+        known = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+        known |= {degree: degree for degree in ("low", "medium", "high")}
+        if text.lower() not in known:
+            raise UserError(f"think = {text!r}: {ENVIRONMENT[key]} takes true, false, low, medium or high")
+        return known[text.lower()]
+    return text
 
 
 def home() -> Home:

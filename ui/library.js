@@ -33,8 +33,24 @@
     else if (shell().getBoundingClientRect().top < 0) shell().scrollIntoView({block: 'start'});
   }
 
+  // A tab that finds no room in the row stands in the menu at its end; the library is the last.
+  const show = (tab) => (document.querySelector(`button[data-tab-id=${tab}]`)
+    ?? (tab === 'library' ? document.querySelector('.overflow-dropdown button:last-child') : null))?.click();
+
+  // A link from another tab. The address changes first: a library that was never looked at reads it once it is mounted.
+  function visit(target) {
+    const [id, anchor] = target.split('#');
+    const url = new URL(location);
+    url.searchParams.set('tab', 'library');
+    url.searchParams.set('doc', id);
+    url.hash = anchor ? 'kb-' + anchor : '';
+    history.pushState(null, '', url);
+    show('library');
+    if (shell()) open(target, false);
+  }
+
   function ask(question) {
-    document.querySelector('button[role=tab]')?.click();
+    show('ask');
     const box = document.querySelector('#question textarea');
     Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, 'value').set.call(box, question);
     box.dispatchEvent(new Event('input', {bubbles: true}));
@@ -44,6 +60,8 @@
   document.addEventListener('click', (event) => {
     const link = event.target.closest('a[data-page]');
     if (link) { event.preventDefault(); open(link.dataset.page, true); return; }
+    const elsewhere = event.target.closest('a[href^="#page:"]');
+    if (elsewhere) { event.preventDefault(); visit(elsewhere.getAttribute('href').slice('#page:'.length)); return; }
     const button = event.target.closest('.ask-page');
     if (button) { ask(button.dataset.question); return; }
     const inner = event.target.closest('.library a[href^="#kb-"]');
@@ -62,7 +80,7 @@
   });
 
   const restore = () => { if (shell() && wanted()) open(wanted() + (location.hash.startsWith('#kb-') ? '#' + location.hash.slice(4) : ''), false); };
-  window.addEventListener('popstate', restore);
+  window.addEventListener('popstate', () => { show(new URL(location).searchParams.get('tab') || 'ask'); restore(); });
   // Gradio mounts a tab when it is first looked at.
   let mounted = false;
   new MutationObserver(() => { if (!mounted && shell()) { mounted = true; restore(); } })

@@ -9,7 +9,7 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse
 
-from ui import i18n
+from ui import downloads, i18n
 from ui import library as library_routes
 from ui.context import Context
 from ui.guard import LOOPBACK, Guard
@@ -27,10 +27,22 @@ document.addEventListener('click', (event) => {
     const passage = document.getElementById(cite.getAttribute('href').slice(1));
     if (passage) { event.preventDefault(); passage.open = true; passage.scrollIntoView({behavior: 'smooth', block: 'nearest'}); }
   }
+  const copy = event.target.closest('a[href="#copy"]');
+  if (copy) { event.preventDefault(); navigator.clipboard.writeText(answerText(copy.closest('.message'))).then(() => { copy.textContent = '✓'; }); }
   const language = event.target.closest('a[data-lang]');
   if (language) { event.preventDefault(); document.cookie = 'lang=' + language.dataset.lang + ';path=/;samesite=strict;max-age=31536000';
     location.href = '/' + language.dataset.lang + '/' + location.search; }
 });
+// An answer as plain text: its markers in brackets, its passages below with their addresses.
+function answerText(message) {
+  const marks = [...message.querySelectorAll('.answer a.cite')];
+  marks.forEach((mark) => { mark.textContent = `[${mark.textContent}]`; });
+  const text = message.querySelector('.answer').innerText;
+  marks.forEach((mark) => { mark.textContent = mark.textContent.slice(1, -1); });
+  const sources = [...message.querySelectorAll('details.source')].map((source) => [`[${source.querySelector('b').textContent}] ${source.querySelector('blockquote').textContent}`,
+    ...[...source.querySelectorAll('.origin a')].map((link) => link.href)].join('\\n'));
+  return [text.trim(), ...sources].join('\\n\\n');
+}
 // A new question goes to the top of the conversation, so that its answer is read from its beginning.
 let questions = 0;
 new MutationObserver(() => {
@@ -100,6 +112,7 @@ def build(where: Home, hosts: set[str] = LOOPBACK, password: str | None = None) 
         return RedirectResponse(f"/{lang}/{query}", status_code=307)
 
     library_routes.routes(app, context)
+    downloads.routes(app, context)
     script = f"<script>{(HERE / 'library.js').read_text(encoding='utf-8')}</script>"
     font = gr.themes.LocalFont("Source Sans Pro", weights=(400, 700))
     theme = gr.themes.Base(

@@ -9,7 +9,10 @@ from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
+from assistant import recommend
+from assistant.prompts import NEAREST
 from assistant.types import Answer, Citation, Hit, Recommendation
+from trainer.rehearse import CHECKS
 from ui.i18n import Translate, duration
 
 QUOTE_SHOWN = 60  # characters of a quote that stand on its folded line
@@ -58,6 +61,8 @@ def answer(value: Answer, number: int, t: Translate) -> str:
     `number` is the answer's place in the conversation; it keeps the anchors of two answers apart.
     """
     text = value.text
+    if value.nearest:  # its last sentence names the pages that stand below as links
+        text = text.partition(NEAREST[value.lang].partition("{")[0])[0]
     for sentence in value.unsupported:
         text = text.replace(sentence, f"{sentence} ⚠", 1)
     known = {citation.marker for citation in value.citations}
@@ -79,38 +84,55 @@ def answer(value: Answer, number: int, t: Translate) -> str:
         parts.append(f'<p class="note">{t("ask.unsupported_note")}</p>')
     if value.citations:
         parts.append(
-            f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{cited(value.citations, number)}</div>'
+            f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{cited(value.citations, number, t)}</div>'
         )
     if value.nearest:
-        rows = "".join(f"<li>{escape(hit.heading)}</li>" for hit in value.nearest)
+        rows = "".join(f"<li>{to_page(hit, escape(hit.heading))}</li>" for hit in value.nearest)
         parts.append(
             f'<div class="sources"><div class="sources-title">{t("ask.nearest")}</div><ul>{rows}</ul></div>'
         )
     parts.append(
-        f'<p class="by">{t("ask.backend")}: {escape(backend(value.backend, t))} · {t("ask.seconds", n=value.seconds)}</p>'
+        f'<p class="by">{t("ask.backend")}: {escape(backend(value, t))} · {t("ask.seconds", n=value.seconds)} · <a href="#copy">{t("ask.copy")}</a></p>'
     )
     return one_line("".join(parts))
 
 
-def backend(name: str, t: Translate) -> str:
-    return t("backend.extract") if name == "extract" else name
+def backend(value: Answer, t: Translate) -> str:
+    if value.backend == "extract":
+        return t("backend.extract")
+    return f"{value.model} ({value.backend})" if value.model else value.backend
 
 
-def cited(citations: Sequence[Citation], number: int) -> str:
+def to_page(place: Hit | Citation, html: str) -> str:
+    """A link to the place in the Library tab; plain for a passage of the person's own files, which are not there."""
+    if not place.id.startswith("kb:"):
+        return html
+    target = f"{place.page}#{place.anchor}" if place.anchor else place.page
+    return f'<a href="#page:{escape(target)}">{html}</a>'  # the chat strips data attributes
+
+
+def cited(citations: Sequence[Citation], number: int, t: Translate) -> str:
     """The cited passages, folded, under one heading for each section that they come from."""
     parts, last = [], None
     for item in citations:
         heading = item.heading or item.page
         if heading != last:
-            parts.append(f'<div class="section">{escape(heading)}</div>')
+            parts.append(f'<div class="section">{escape(heading)} {opener(item, t)}</div>')
             last = heading
         parts.append(citation(item, number))
     return "".join(parts)
 
 
+def opener(item: Citation, t: Translate) -> str:
+    """The small link beside a heading that opens its page; nothing where there is no page."""
+    link = to_page(item, t("ask.open_page"))
+    return f"<small>{link}</small>" if link.startswith("<a") else ""
+
+
 def citation(item: Citation, number: int) -> str:
     origin = f'<div class="origin">{sources(item.sources)}</div>' if item.sources else ""
-    short = item.quote if len(item.quote) <= QUOTE_SHOWN else item.quote[:QUOTE_SHOWN].rstrip() + " …"
+    plain = item.quote.replace("`", "").replace("**", "")
+    short = plain if len(plain) <= QUOTE_SHOWN else plain[:QUOTE_SHOWN].rstrip() + " …"
     return (
         f'<details id="m{number}-s{item.marker}" class="source"><summary><b>{item.marker}</b> {escape(short)}'
         f"</summary><blockquote>{escape(item.quote)}</blockquote>{origin}</details>"
@@ -148,7 +170,7 @@ def plan_card(plan: Recommendation, t: Translate) -> str:
     memory = f"<tr><th>{t('plan.memory')}</th><td>{plan.memory_gb:.1f} GB</td></tr>" if plan.memory_gb else ""
     reason = plan.reasons.get("decision")
     because = f'<p class="because">{escape(reason.because)}</p>' if reason else ""
-    return f'<div class="card"><div class="decision">{t("decision." + plan.decision)}</div>{because}<table>{rows}{memory}</table></div>'
+    return f'<div class="card"><div class="decision">{t("decision." + plan.decision)}</div>{because}<table>{rows}{memory}</table>{question(plan.ask, t)}</div>'
 
 
 def plan(value: Recommendation, t: Translate) -> str:
@@ -160,8 +182,15 @@ def plan(value: Recommendation, t: Translate) -> str:
     if value.warnings:
         items = "".join(f"<li>{escape(text)}</li>" for text in value.warnings)
         parts.append(f'<div class="warnings"><b>{t("plan.warnings")}</b><ul>{items}</ul></div>')
+    parts.append(question(value.ask, t))
+    if step := recommend.first_step(value):
+        parts.append(
+            f'<p class="first"><b>{t("plan.first")}</b> {escape(step["because"])} <code>{escape(step["command"])}</code></p>'
+        )
     if value.estimate:
         parts.append(estimate(value.estimate, t))
+    if value.plans:
+        parts.append(plans(value.plans, t))
     rows = "".join(reason_row(reason, t) for name, reason in value.reasons.items() if name != "decision")
     if rows:
         head = f"<tr><th>{t('plan.field')}</th><th>{t('plan.value')}</th><th>{t('plan.why')}</th></tr>"
@@ -170,9 +199,53 @@ def plan(value: Recommendation, t: Translate) -> str:
         items = "".join(
             f"<li>{escape(alternative_text(item, t))}{origin(item['citation'], item['rule'], t)}</li>"
             for item in value.alternatives
+            if "command" not in item
         )
         parts.append(f'<div class="alternatives"><b>{t("plan.alternatives")}</b><ul>{items}</ul></div>')
     return f'<div class="plan">{"".join(parts)}</div>'
+
+
+def plans(items: Sequence[dict[str, Any]], t: Translate) -> str:
+    """The three plans side by side: what differs and what each costs."""
+    rows = [("base_model", [item["base_model"] for item in items])]
+    rows += [(name, [item[name] for item in items]) for name in ("peft", "r", "epochs")]
+    body = "".join(
+        f"<tr><th>{name}</th>{''.join(f'<td>{escape(value_text(value))}</td>' for value in values)}</tr>"
+        for name, values in rows
+        if any(value is not None for value in values)
+    )
+    memory = "".join(f"<td>{item['memory_gb']:.1f} GB{'' if item['fits'] else ' ⚠'}</td>" for item in items)
+    times = "".join(f"<td>{duration(item['seconds'], t) if item['seconds'] else '–'}</td>" for item in items)
+    why = "".join(
+        f"<td>{escape(item['because'])}{origin(item['citation'], item['rule'], t)}</td>" for item in items
+    )
+    head = "".join(f"<th>{t('plan.preset.' + item['name'])}</th>" for item in items)
+    return (
+        f'<table class="reasons plans"><thead><tr><th></th>{head}</tr></thead><tbody>{body}'
+        f"<tr><th>{t('plan.memory')}</th>{memory}</tr><tr><th>{t('plan.time')}</th>{times}</tr>"
+        f"<tr><th>{t('plan.why')}</th>{why}</tr></tbody></table>"
+    )
+
+
+def yours(reasons: dict[str, Any], t: Translate) -> str:
+    """The values that the person changed, each with the advised one, and the warning of one beyond its range."""
+    own = {name: reason for name, reason in reasons.items() if reason["rule"] == "yours"}
+    if not own:
+        return ""
+    rows = "".join(
+        f"<li><code>{escape(name)}</code> <b>{escape(value_text(reason['value']))}</b> "
+        f"({t('plan.advised')}: {escape(value_text(reason['advised']))})"
+        + (f" ⚠ {escape(reason['warning'])}" if reason["warning"] else "")
+        + "</li>"
+        for name, reason in own.items()
+    )
+    kind = "warnings" if any(reason["warning"] for reason in own.values()) else "card"
+    return f'<div class="{kind} yours"><b>{t("plan.yours")}</b><ul>{rows}</ul></div>'
+
+
+def question(ask: dict[str, Any] | None, t: Translate) -> str:
+    """The one thing that is still worth asking."""
+    return f'<p class="ask"><b>{t("plan.ask")}</b> {escape(ask["question"])}</p>' if ask else ""
 
 
 def alternative_text(item: dict[str, Any], t: Translate) -> str:
@@ -222,6 +295,20 @@ def estimate(value: dict[str, Any], t: Translate) -> str:
     interval = t("plan.between", low=f"{value['low_gb']:.1f}", high=f"{value['high_gb']:.1f}")
     time = f" · {t('plan.time')}: {duration(value['seconds'], t)}" if value.get("seconds") else ""
     return f'<div class="estimate"><b>{t("plan.memory")}: {value["total_gb"]:.1f} GB</b> <small>{interval}{time}</small>{bars}</div>'
+
+
+def rehearsal(found: dict[str, Any], lang: str, t: Translate) -> str:
+    """What a rehearsal checked, and the page that helps beside what is not right."""
+    rows = []
+    for check in found["checks"]:
+        title = CHECKS[check["check"]][0 if lang == "en" else 1]
+        said = escape(check["said"][lang])
+        if check["state"] not in ("ok", "skipped"):
+            said += f" <small><code>{escape(check['page'])}</code></small>"
+        mark = f'<b class="{escape(check["state"])}">{t("rehearsal." + check["state"])}</b>'
+        rows.append(f"<tr><th>{title}</th><td>{mark}</td><td>{said}</td></tr>")
+    verdict = t("rehearsal.ready") if found["ready"] else t("rehearsal.not_ready")
+    return f'<div class="card rehearsal"><b>{verdict}</b><table>{"".join(rows)}</table></div>'
 
 
 def profile(value: Any, lang: str, t: Translate) -> str:

@@ -12,8 +12,8 @@ from trainer.jobs import Jobs
 from ui.home import Home
 
 
-def start(home: Home, jobs: Jobs, config: RunConfig, reasons: dict[str, Any] | None = None):
-    """Queue a run and return its folder. Refuses at once what the worker would refuse a minute later."""
+def check(config: RunConfig) -> None:
+    """Raise UserError for what the worker would refuse a minute later."""
     from trainer.methods import require_trainable
 
     require_trainable(config.method)
@@ -21,6 +21,11 @@ def start(home: Home, jobs: Jobs, config: RunConfig, reasons: dict[str, Any] | N
         value = getattr(config, field)
         if value and not Path(value).is_file():
             raise UserError(f"{field}: {value}: no such file; give the path of your data")
+
+
+def start(home: Home, jobs: Jobs, config: RunConfig, reasons: dict[str, Any] | None = None):
+    """Queue a run and return its folder. Refuses at once what the worker would refuse a minute later."""
+    check(config)
     folder = runs.create(home.tasks, config, reasons=reasons)
     jobs.submit(folder)
     return folder

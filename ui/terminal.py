@@ -11,12 +11,14 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
+from assistant.recommend import first_step
 from assistant.types import Answer, Hit, Recommendation
 from trainer.messages import message
 from ui.i18n import duration, translator
 from ui.render import alternative_text, localised, value_text
 
 console = Console(highlight=False)
+SCORED = ("tuned", "base", "few_shot", "majority")
 
 
 def table(*columns: str) -> Table:
@@ -88,6 +90,18 @@ def print_recommendation(plan: Recommendation, lang: str) -> None:
         )
     for warning in plan.warnings:
         console.print(f"[yellow]{t('plan.warnings')}:[/] {escape(warning)}")
+    if step := first_step(plan):
+        console.print(f"[bold]{t('plan.first')}[/] {escape(step['because'])} [bold]{step['command']}[/]")
+    if plan.plans:
+        grid = table("", *(t("plan.preset." + item["name"]) for item in plan.plans))
+        for name in ("base_model", "peft", "r", "epochs"):
+            grid.add_row(name, *(value_text(item[name]) for item in plan.plans))
+        grid.add_row(t("plan.memory"), *(f"{item['memory_gb']:.1f} GB" for item in plan.plans))
+        times = (duration(item["seconds"], t) if item["seconds"] else "–" for item in plan.plans)
+        grid.add_row(t("plan.time"), *times)
+        console.print(grid)
+    if plan.ask:
+        console.print(f"[bold]{t('plan.ask')}[/] {escape(plan.ask['question'])}")
     for item in plan.alternatives:
         console.print(f"{t('plan.alternatives')}: {escape(alternative_text(item, t))}")
 
@@ -161,9 +175,9 @@ def print_run(folder: Any, lang: str) -> None:
 def print_scores(scores: dict[str, Any]) -> None:
     if not scores:
         return
-    grid = table("", *[name for name in ("tuned", "base", "majority") if scores.get(name)])
+    grid = table("", *[name for name in SCORED if scores.get(name)])
     for metric in ("accuracy", "macro_f1", "exact_match", "loss"):
-        row = [scores[name].get(metric) for name in ("tuned", "base", "majority") if scores.get(name)]
+        row = [scores[name].get(metric) for name in SCORED if scores.get(name)]
         if any(value is not None for value in row):
             grid.add_row(metric, *["–" if value is None else f"{value:.3f}" for value in row])
     console.print(grid)
@@ -179,6 +193,22 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         if any(value is not None for value in row):
             grid.add_row(metric, *["–" if value is None else f"{value:.3f}" for value in row])
     console.print(grid)
+
+
+def print_rehearsal(found: dict[str, Any], lang: str) -> None:
+    """What a rehearsal checked, one line a check; the page beside what is not right."""
+    from trainer.rehearse import CHECKS
+
+    t = translator(lang)
+    colours = {"ok": "green", "attention": "yellow", "failed": "red", "skipped": "dim"}
+    for check in found["checks"]:
+        title = CHECKS[check["check"]][0 if lang == "en" else 1]
+        state, page = check["state"], "" if check["state"] == "ok" else f" [dim]{check['page']}[/]"
+        console.print(
+            f"[{colours[state]}]{t('rehearsal.' + state)}[/] {title}: {escape(check['said'][lang])}{page}"
+        )
+    verdict = t("rehearsal.ready") if found["ready"] else t("rehearsal.not_ready")
+    console.print(f"[bold]{verdict}[/] [dim]{found['folder']}, {found['seconds']} s[/]")
 
 
 class RunPrinter:

@@ -122,6 +122,38 @@ def test_a_prompt_that_the_server_cut_without_a_word_is_noticed():
             list(backend.stream(long))
 
 
+def test_a_prompt_that_cannot_fit_is_not_sent_at_all():
+    long = [{"role": "user", "content": "word " * 9000}]
+    with serving(ollama()) as (host, seen):
+        backend = pick(Settings("ollama", ollama_host=host, ollama_model="m"))
+        with pytest.raises(BackendError, match=r"does not fit the context of 'm' \(7500 > 4096 tokens\)"):
+            list(backend.stream(long))
+    assert seen[-1]["path"] != "/api/chat"
+
+
+@pytest.mark.parametrize(("setting", "sent"), [("10m", "10m"), ("-1", -1), ("", None)])
+def test_how_long_ollama_keeps_the_model_is_the_persons_choice(setting, sent):
+    with serving(ollama(said("Yes."))) as (host, seen):
+        list(pick(Settings("ollama", ollama_host=host, ollama_model="m", keep_alive=setting)).stream(HI))
+    assert seen[-1]["body"].get("keep_alive") == sent
+
+
+def test_an_answer_that_reaches_its_limit_says_so_after_its_text():
+    arrived = []
+    with serving(ollama(recorded("chat_stream"))) as (host, _):
+        stream = pick(Settings("ollama", ollama_host=host, ollama_model="m")).stream(HI, 5)
+        with pytest.raises(BackendError, match="reached its limit of 5 tokens"):
+            for piece in stream:
+                arrived.append(piece)
+    assert "".join(arrived).strip()
+    cut = events(delta("Half"), {"choices": [{"delta": {}, "finish_reason": "length"}]}, "[DONE]")
+    with (
+        serving(openai(cut)) as (host, _),
+        pytest.raises(BackendError, match="reached its limit of 9 tokens"),
+    ):
+        list(pick(Settings("openai", openai_base_url=f"{host}/v1")).stream(HI, 9))
+
+
 def test_ollama_gone_in_mid_answer_keeps_what_had_arrived():
     half = ndjson({"message": {"content": "Half of"}, "done": False}, cut=True)
     with serving(ollama(half)) as (host, _):
@@ -151,6 +183,53 @@ def test_what_an_openai_server_gets_wrong_is_one_line(reply, line):
         with pytest.raises(BackendError) as error:
             list(backend.stream(HI))
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_openai_server_that_cut_the_prompt_without_a_word_is_noticed():
+    usage = {"choices": [], "usage": {"prompt_tokens": 258}}
+    reply = events(delta("Fine.", finish_reason="stop"), usage, "[DONE]")
+    with serving(openai(reply)) as (host, seen):
+        stream = pick(Settings("openai", openai_base_url=f"{host}/v1")).stream(
+            [{"role": "user", "content": "word " * 3000}]
+        )
+        assert next(stream) == "Fine."
+        with pytest.raises(BackendError, match="read only 258 tokens"):
+            list(stream)
+    assert seen[-1]["body"]["stream_options"] == {"include_usage": True}
+
+
+def test_an_option_that_an_openai_server_refuses_by_name_is_left_out():
+    refusals = {
+        "stream_options": b'{"error": {"message": "Unrecognized request argument: stream_options"}}',
+        "max_tokens": b'{"error": {"message": "Use \'max_completion_tokens\' instead."}}',
+        "temperature": b'{"error": {"message": "\'temperature\' does not support 0 with this model."}}',
+    }
+
+    def respond(method, path, body):
+        if path == "/v1/models":
+            return Reply(200, [b'{"data": [{"id": "tiny"}]}'])
+        refused = next((text for option, text in refusals.items() if option in body), None)
+        return Reply(400, [refused]) if refused else events(delta("Hello."), "[DONE]")
+
+    with serving(respond) as (host, seen):
+        assert "".join(pick(Settings("openai", openai_base_url=f"{host}/v1")).stream(HI, 9)) == "Hello."
+    assert set(seen[-1]["body"]) == {"model", "messages", "stream", "max_completion_tokens"}
+
+
+def test_an_openai_server_that_sends_nothing_ends_in_a_line(monkeypatch):
+    from functools import partial
+
+    from assistant import backends
+
+    def respond(method, path, body):
+        if path == "/v1/models":
+            return Reply(200, [b'{"data": [{"id": "tiny"}]}'])
+        time.sleep(1)
+        return events(delta("Late."), "[DONE]")
+
+    monkeypatch.setattr(backends, "http", partial(backends.http, timeout=0.2))
+    with serving(respond) as (host, _), pytest.raises(BackendError, match="sent nothing for"):
+        list(pick(Settings("openai", openai_base_url=f"{host}/v1")).stream(HI))
 
 
 def test_a_key_is_sent_and_shown_nowhere():
@@ -244,4 +323,14 @@ def test_a_gguf_file_answers_in_this_process_and_says_when_a_prompt_is_too_long(
     with pytest.raises(BackendError) as error:
         list(backend.stream([{"role": "user", "content": "rank " * 2000}]))
     assert "\n" not in str(error.value)
-    assert pick(Settings("llamacpp", gguf=str(gguf), num_ctx=512)) is backend  # loaded once
+    assert pick(Settings("llamacpp", gguf=str(gguf), num_ctx=512)).engine is backend.engine  # loaded once
+
+
+def test_llama_cpp_that_ends_in_mid_answer_is_one_line_after_what_had_arrived(gguf):
+    backend = pick(Settings("llamacpp", gguf=str(gguf), num_ctx=480))  # an engine of its own
+    stream = backend.stream([{"role": "user", "content": "rank"}], 400)
+    assert isinstance(next(stream), str)
+    backend.engine._process.kill()
+    with pytest.raises(BackendError, match=r"load it again") as error:
+        list(stream)
+    assert "\n" not in str(error.value)

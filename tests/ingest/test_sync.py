@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ingest import index as index_module
-from ingest import manifest, stores
+from ingest import manifest, stores, vectors
 from ingest.index import Index
 from ingest.readers import ReadError
 from ingest.sync import add_paths, build_kb, remove
@@ -229,7 +229,7 @@ def test_a_crash_between_the_stores_heals_when_opened(tmp_path, embedder, monkey
         raise Killed
 
     with monkeypatch.context() as patch:
-        where = {"words": stores.Words, "vectors": stores.Vectors, "settle": manifest.Manifest}
+        where = {"words": stores.Words, "vectors": vectors.Vectors, "settle": manifest.Manifest}
         patch.setattr(where[moment], "settle" if moment == "settle" else "replace", die)
         with pytest.raises(Killed):
             add_paths(folder, [texts], embedder=embedder)
@@ -273,53 +273,6 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path, embedder):
     add_paths(folder, [tmp_path / "texts"], embedder=embedder)
     with closing(Index.open(folder, embedder)) as holder, holder.writing():
         assert len(found(folder, "badger")) == 2
-
-
-def test_the_filter_takes_a_file_a_folder_or_the_knowledge_base(library, tmp_path, embedder):
-    folder = tmp_path / "index"
-    add_paths(folder, [library], embedder=embedder)
-    vector = embedder.embed(["zebra and parcel"])[0]
-    with closing(Index.open(folder, embedder)) as index:
-        terms = {"zebra": 1.0, "parcel": 1.0, "gold": 1.0}
-        for source, pages in [
-            (str(library / "sub"), {"letter.docx", "paper.pdf"}),
-            (str(library / "page.html"), {"page.html"}),
-            (str(library), {"letter.docx", "paper.pdf", "page.html"}),
-            (str(library)[:-1], set()),
-            ("kb", set()),
-        ]:
-            assert {
-                Path(c.page).name for c in index.get([i for i, _ in index.lexical(terms, 9, source)])
-            } == pages
-            assert {
-                Path(c.page).name for c in index.get([i for i, _ in index.dense(vector, 9, source)])
-            } == pages
-
-
-def test_the_reading_engine_and_the_client_find_the_same(tmp_path, embedder):
-    folder = tmp_path / "index"
-    build_kb(folder, embedder=embedder)
-    vector = embedder.embed(["which rank for LoRA"])[0]
-    with closing(Index.open(folder, embedder)) as index, index._vectors.client() as client:
-        collection = client.get_collection("chunks", embedding_function=None)
-        for source, documents in [(None, None), ("kb", index.manifest.document_ids("kb"))]:
-            where = documents and {"document": {"$in": documents}}
-            reply = collection.query(
-                query_embeddings=vector[None], n_results=20, where=where, include=["distances"]
-            )
-            ours = index.dense(vector, 20, source)
-            assert [i for i, _ in ours] == reply["ids"][0]
-            assert [1 - score for _, score in ours] == pytest.approx(reply["distances"][0])
-
-
-def test_the_nearest_vectors_are_the_nearest(tmp_path, embedder):
-    folder = tmp_path / "index"
-    build_kb(folder, embedder=embedder)
-    vector = embedder.embed(["which rank for LoRA"])[0]
-    with closing(Index.open(folder, embedder)) as index, index._vectors.client() as client:
-        stored = client.get_collection("chunks", embedding_function=None).get(include=["embeddings"])
-        exact = sorted(stored["embeddings"] @ vector, reverse=True)[:10]
-        assert [score for _, score in index.dense(vector, 10)] == pytest.approx(exact, abs=2e-3)
 
 
 def test_a_deletion_file_left_by_a_killed_writer_does_not_stop_the_next(tmp_path):

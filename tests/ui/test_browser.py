@@ -2,13 +2,15 @@
 
 import pytest
 from browser import CHROMIUM, chromium, served
+from replay import ollama, said, serving
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module")
 def address(built_home):
-    with served(built_home) as where:
+    answers = ollama(said("The learning rate for LoRA is 2e-4 to start with [1]."))
+    with serving(answers) as (host, _), served(built_home, OLLAMA_HOST=host) as where:
         yield where
 
 
@@ -70,6 +72,54 @@ def test_a_question_outside_the_library_is_refused(page, address):
     say(page, "台北明天天氣如何？")
     last = page.locator("#conversation .bot-row").last
     assert last.locator("a.cite").count() == 0
+    last.locator(".sources a").first.click()  # the nearest page opens in the library; back leads back here
+    page.wait_for_selector("article[data-id] .contents")
+    page.go_back()
+    page.wait_for_selector("#question textarea", state="visible")
+
+
+def test_answers_are_rated_asked_again_and_the_ratings_taken_away(page, address):
+    page.goto(f"{address}/zh-TW/?tab=ask")
+    say(page, "What learning rate for LoRA?")
+    page.locator("#conversation .bot-row [aria-label=不讚]").last.click()
+    page.fill("#reason textarea", "too long")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#reason", state="hidden")
+    page.click("#model input")
+    page.get_by_role("option", name="jin:latest").click()
+    page.click("#conversation [aria-label=重試]")
+    page.wait_for_selector("#conversation .by:has-text('jin:latest')")
+    page.locator("#conversation .bot-row [aria-label=讚]").last.click()
+    page.wait_for_selector("#beside a[download]:has-text('DPO')")
+    page.reload()  # thumbs and model are still there
+    page.wait_for_selector("#conversation [aria-label=Disliked]")
+    assert page.locator("#conversation [aria-label=Liked]").count() == 1
+    page.wait_for_function("document.querySelector('#model input').value.startsWith('jin:latest')")
+    with page.expect_download() as taken:
+        page.click("#beside a[download]:has-text('DPO')")
+    assert '"reason": "too long"' in taken.value.path().read_text(encoding="utf-8")
+
+
+def test_earlier_conversations_are_opened_and_deleted(page, address):
+    page.goto(f"{address}/en/?tab=ask")
+    listed = page.locator("#earlier li")
+    page.wait_for_selector("#earlier li[aria-current]")
+    before, title = listed.count(), listed.first.locator("button").first.inner_text()
+    page.click("button:has-text('New conversation')")
+    page.wait_for_selector("#conversation .bot-row", state="detached")
+    page.reload()  # a new conversation stays a new one
+    page.wait_for_selector("#earlier li")
+    assert page.locator("#earlier li[aria-current], #conversation .bot-row").count() == 0
+    page.click(f"#earlier button[data-open]:has-text('{title}')")
+    page.wait_for_selector("#conversation .bot-row .by")
+    delete = page.locator("#earlier li[aria-current] [data-drop]")
+    delete.click()
+    assert delete.inner_text() == "Delete?"  # once is a question
+    delete.click()
+    page.wait_for_function(
+        "count => document.querySelectorAll('#earlier li').length === count", arg=before - 1
+    )
+    page.wait_for_selector("#conversation .bot-row", state="detached")
 
 
 def test_markup_in_a_question_stays_text(page, address):

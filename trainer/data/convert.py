@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.config import UserError
+from trainer.data import entities
 from trainer.data.detect import FORMATS, VERDICTS, Detected
 from trainer.data.read import Records
 
@@ -61,9 +62,23 @@ def convert(
             f"{records.path}: method {method} needs rows of {wanted}; this file is {detected.format}: "
             f"choose a method that fits it"
         )
+    result = convert_rows(records.rows, detected, shape, system_prompt, instruction)
+    if not result.rows:
+        kind, lines = max(result.faults.items(), key=lambda item: len(item[1]))
+        where = records.where(lines[0])
+        raise UserError(
+            f"{where}: no row can be used ({kind.replace('_', ' ')}); check the columns of this file"
+        )
+    return result
+
+
+def convert_rows(
+    records: list[tuple[int, dict[str, Any]]], detected: Detected, shape: str, system_prompt: str = "", instruction: str = ""
+) -> Converted:
+    """The same of some records, which may leave no row."""
     result = Converted()
     make = MAKERS[detected.format]
-    for number, record in records.rows:
+    for number, record in records:
         note = lambda kind, n=number: result.faults[kind].append(n)
         try:
             row = make(_cleaned(record, note), detected.columns, instruction, note)
@@ -73,12 +88,6 @@ def convert(
         for shaped in _shaped(row, shape):
             result.rows.append(_with_system(shaped, system_prompt))
             result.numbers.append(number)
-    if not result.rows:
-        kind, lines = max(result.faults.items(), key=lambda item: len(item[1]))
-        where = records.where(lines[0])
-        raise UserError(
-            f"{where}: no row can be used ({kind.replace('_', ' ')}); check the columns of this file"
-        )
     return result
 
 
@@ -214,6 +223,33 @@ def _verdict(record: dict, columns: dict[str, str], instruction: str, note: Call
     return {**row, "label": verdict}
 
 
+def _tagged(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
+    tokens, tags = ([_text(cell) for cell in _list(record.get(columns[name]))] for name in ("tokens", "tags"))
+    if len(tokens) != len(tags):
+        raise _Skip("bad_span")
+    found, sound = entities.from_tags(tokens, tags)
+    if not sound:
+        note("bad_tag")
+    text = _required(entities.joined(tokens))
+    return _row(f"{instruction}\n{text}" if instruction else text, entities.answer(found))
+
+
+def _spanned(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
+    text = _required(_text(record.get(columns["text"])))
+    found = entities.from_spans(text, record.get(columns["spans"]) or [])
+    if found is None:
+        raise _Skip("bad_span")
+    return _row(f"{instruction}\n{text}" if instruction else text, entities.answer(found))
+
+
+def _reading(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
+    context, question = (_required(_text(record.get(columns[name]))) for name in ("context", "question"))
+    given = record.get(columns["answer"])
+    if isinstance(given, dict):  # the Hub's SQuAD: {"text": [...], "answer_start": [...]}
+        given = given.get("text")
+    return _row(f"{context}\n\n{question}", _answer(_text(given[0] if isinstance(given, list) and given else given)))
+
+
 def _raw_text(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
     return {"text": _required(_text(record.get(columns["text"])))}
 
@@ -226,6 +262,9 @@ MAKERS: dict[str, Callable[[dict, dict[str, str], str, Callable], Row]] = {
     "prompt-completion": _prompt_completion,
     "preference": _pair,
     "kto": _verdict,
+    "bio": _tagged,
+    "spans": _spanned,
+    "reading": _reading,
     "text": _raw_text,
 }
 

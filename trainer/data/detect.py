@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.config import UserError
+from trainer.data import entities
 from trainer.data.read import Records
 
 # Column names as users write them, most telling first. A file's first match is proposed.
@@ -35,6 +36,9 @@ FORMATS = {
     "prompt-completion": "prompt, completion",
     "preference": "prompt, chosen, rejected",
     "kto": "prompt, completion, label (true/false)",
+    "bio": "tokens, tags",
+    "spans": "text, entities: [[start, end, label]]",
+    "reading": "context, question, answer",
     "text": "text",
 }
 
@@ -75,7 +79,7 @@ def detect(records: Records) -> Detected:
 
 
 def _match(columns: dict[str, str], samples: dict[str, Any]) -> Detected | None:
-    for matcher in (_preference, _turns, _prompted, _labelled, _plain):
+    for matcher in (_preference, _turns, _annotated, _prompted, _labelled, _plain):
         found = matcher(columns, samples)
         if found is not None:
             return found
@@ -113,6 +117,18 @@ def _turns(columns: dict[str, str], samples: dict[str, Any]) -> Detected | None:
     return Detected("sharegpt" if "from" in value[0] else "messages", {"turns": name})
 
 
+def _annotated(columns: dict[str, str], samples: dict[str, Any]) -> Detected | None:
+    """Named entities: tokens with tags, or a text with spans."""
+    tokens, tags = _first(columns, entities.TOKENS), _first(columns, entities.TAGS)
+    if tokens and tags and isinstance(samples[tokens], list) and isinstance(samples[tags], list):
+        return Detected("bio", {"tokens": tokens, "tags": tags})
+    text = _first(columns, ("text", "sentence", "content"))
+    for name in entities.SPANS:
+        if text and name in columns and entities.is_spans(samples[columns[name]]):
+            return Detected("spans", {"text": text, "spans": columns[name]})
+    return None
+
+
 def _prompted(columns: dict[str, str], samples: dict[str, Any]) -> Detected | None:
     if "prompt" in columns:
         answer = _first(columns, ANSWER_COLUMNS)
@@ -128,8 +144,14 @@ def _prompted(columns: dict[str, str], samples: dict[str, Any]) -> Detected | No
             roles = {"instruction": columns["instruction"], "output": answer}
             context = _first(columns, ("input", "context"))
             return Detected("alpaca", roles | ({"input": context} if context else {}))
+    if "question" in columns and "context" in columns:
+        answer = _first(columns, ("answer", "answers", "ideal", "output", "response"))
+        if answer:
+            roles = {"context": columns["context"], "question": columns["question"], "answer": answer}
+            return Detected("reading", roles)
     for question, answer in (
         ("question", "answer"),
+        ("original", "fixed"),
         ("input", "output"),
         ("query", "response"),
         ("source", "target"),

@@ -1,51 +1,76 @@
-"""Files in, files out: what `tunesmith data convert`, `split` and `preview` do. Torch-free."""
+"""Files in, files out: what `tunesmith data repair|dedupe|redact|convert|split|preview` do. Torch-free.
+
+Each returns a report in lines; history.py keeps the record beside the output.
+"""
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
-from trainer.config import write_atomic
 from trainer.data.check import METHOD_OF_FORMAT
-from trainer.data.convert import Converted, Row, convert
-from trainer.data.detect import detect
-from trainer.data.findings import finding
-from trainer.data.read import read_records
-from trainer.data.splits import split
-from trainer.data.stage import label_set
+from trainer.data.convert import SHAPES, Row, convert_rows
+from trainer.data.findings import faults, finding
+from trainer.data.history import RECORD, Step, run
+from trainer.data.steps import format_of, numbered
+
+TEXTS_MENDED = "{n} texts were mended (encoding, NUL, template marks)"
 
 
-def convert_file(path: Path, out: Path) -> str:
+def repair_file(path: Path, out: Path, labels: bool = False) -> str:
+    """Write the file without its broken lines and useless rows, its encoding mended; `labels` unifies spellings."""
+    return _report(run("repair", path, out, {"labels": labels}), out)
+
+
+def dedupe_file(
+    path: Path, out: Path, near: bool = False, inputs: bool = False, against: Path | None = None
+) -> str:
+    """Write the file without repeats (exact, nearly so, of the same question, or of a test file)."""
+    options = {"near": near, "inputs": inputs, "against": str(against) if against else ""}
+    return _report(run("dedupe", path, out, options), out)
+
+
+def redact_file(path: Path, out: Path) -> str:
+    """Write the file with personal data and keys replaced by their names."""
+    return _report(run("redact", path, out, {}), out)
+
+
+def convert_file(path: Path, out: Path, script: str = "") -> str:
     """Write the file's rows as JSONL that TRL takes; returns a report of what went in and what did not."""
-    converted, format = _load(path)
-    _write(out, converted.rows)
-    lines = [f"{out}: {len(converted.rows)} rows of {format}"]
-    lines += [finding(kind, len(found), found).message["en"] for kind, found in converted.faults.items()]
-    return "\n".join(lines)
+    return _report(run("convert", path, out, {"script": script}), out, f" of {format_of(path).format}")
 
 
-def split_file(path: Path, out: Path, test_fraction: float, eval_fraction: float, seed: int) -> str:
+def split_file(
+    path: Path, out: Path, test_fraction: float, eval_fraction: float, seed: int, near: bool = False, group: str = ""
+) -> str:  # fmt: skip
     """Write train.jsonl, eval.jsonl and test.jsonl into the folder `out`; returns their sizes."""
-    converted, format = _load(path)
-    stratify = label_set(converted.rows, format) is not None or format == "kto"
-    parts = split(converted.rows, eval_fraction, test_fraction, seed, stratify)
-    sizes = []
-    for name, rows in (("train", parts.train), ("eval", parts.eval), ("test", parts.test)):
-        _write(out / f"{name}.jsonl", rows)
-        sizes.append(f"{name} {len(rows)}")
-    return f"{out}: {', '.join(sizes)}"
+    options = {"test_fraction": test_fraction, "eval_fraction": eval_fraction, "seed": seed}
+    counts = run("split", path, out, options | {"near": near, "group": group}).counts
+    return f"{out}: " + ", ".join(f"{name} {counts.get(name, 0)}" for name in ("train", "eval", "test"))
 
 
 def preview(path: Path, rows: int) -> list[Row]:
     """The first rows as the trainer gets them, before the chat template."""
-    return _load(path)[0].rows[:rows]
+    path = Path(path)
+    detected = format_of(path)
+    shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
+    made = (
+        row
+        for item in numbered(path, Counter())
+        for row in convert_rows([item], detected, shape).rows
+    )
+    return list(islice(made, rows))
 
 
-def _load(path: Path) -> tuple[Converted, str]:
-    records = read_records(path)
-    detected = detect(records)
-    return convert(records, detected, METHOD_OF_FORMAT.get(detected.format, "sft")), detected.format
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def _report(step: Step, out: Path, what: str = "") -> str:
+    counts = dict(step.counts)
+    lines = [f"{out}: {counts.pop('written'):,} rows{what}, of {counts.pop('read'):,} read"]
+    for kind, count in counts.items():
+        if kind in faults() and kind != "repeated_input":
+            lines.append(finding(kind, count).message["en"])
+        elif kind == "texts_mended":
+            lines.append(TEXTS_MENDED.format(n=f"{count:,}"))
+        else:
+            lines.append(f"{count:,} rows of {kind.replace('_', ' ')} left out")
+    return "\n".join([*lines, f"recorded in {out.parent / RECORD}"])

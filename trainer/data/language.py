@@ -147,3 +147,11 @@ def _until(texts: list[str], limit: int) -> list[str]:
         if size > limit:
             break
     return taken
+
+
+@lru_cache(maxsize=1)
+def one_script_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Characters that only Traditional Chinese writes, and those that only Simplified does, of the common 20,992."""
+    found = _one_script_only({chr(code) for code in range(0x4E00, 0xA000)})
+    traditional, simplified = (re.compile(f"[{''.join(sorted(chars))}]") for chars in found)
+    return traditional, simplified

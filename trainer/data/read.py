@@ -11,21 +11,25 @@ import csv
 import hashlib
 import io
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.config import UserError
+from trainer.data import documents
+from trainer.data.lines import Fault, blocks, json_name, loader, parse
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md")
+SUFFIXES = (
+    ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".conll", ".bio", ".annotated", ".txt", ".md",
+    ".mdx", ".pdf",
+)  # fmt: skip
 # Wide characters are named first by their mark: a UTF-32-LE mark begins like a UTF-16-LE one.
 WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
-LONGEST_NUMBER = 4000  # digits; Python refuses to read more than 4,300 as an int
+LARGEST_WHOLE = 1 << 30  # bytes of a file that is read as a whole; JSONL and Parquet are read in parts
 
 
 @dataclass
@@ -48,39 +52,73 @@ class Records:
 
 
 def read_records(path: Path) -> Records:
-    """Read .jsonl, .json, .csv, .tsv or .txt as UTF-8. Raises UserError: what, file:line, what to do."""
-    raw = _read_bytes(path)
-    text = _decode(path, raw)
-    records = Records(path, _kind(path, text), "line", [], hashlib.sha256(raw).hexdigest())
-    readers = {"jsonl": _read_jsonl, "json": _read_json, "csv": _read_table, "tsv": _read_table}
-    readers.get(records.kind, _read_text)(records, text)
+    """Read a file of one of SUFFIXES. Raises UserError: what, file:line, what to do."""
+    check_path(path)
+    suffix = path.suffix.lower()
+    if streams(path):
+        records = _read_jsonl(path)
+    elif suffix in documents.READERS:
+        records = Records(path, suffix[1:], "row", [], file_hash(path))
+        records.unit, records.rows = documents.READERS[suffix](path)
+    else:
+        raw = path.read_bytes()
+        text = _decode(path, raw)
+        records = Records(path, _kind(path, text), "line", [], hashlib.sha256(raw).hexdigest())
+        readers = {"json": _read_json, "csv": _read_table, "tsv": _read_table}
+        readers.get(records.kind, _read_text)(records, text)
     if not records.rows:
         raise UserError(f"{path}:1: the file holds no rows; give it at least one")
     return records
 
 
-def _read_bytes(path: Path) -> bytes:
+def streams(path: Path) -> bool:
+    """Whether the file holds one JSON object a line, which lines.blocks can read in parts."""
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return True
+    if suffix != ".json":
+        return False
+    with path.open("rb") as file:  # many ".json" files hold one object a line
+        head = file.read(1 << 20).lstrip(b"\xef\xbb\xbf \t\r\n")
+    first, _, rest = head.partition(b"\n")
+    first = first.rstrip()
+    return first[:1] == b"{" and first[-1:] == b"}" and rest.strip()[:1] == b"{"
+
+
+def check_path(path: Path) -> None:
+    """Raise UserError where the file is missing, unreadable, empty, of an unknown kind or too large to read whole."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(
             f"{path}: unknown kind of file {path.suffix!r}; save it as one of: {', '.join(SUFFIXES)} (UTF-8)"
         )
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+        size = path.stat().st_size
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give the path of a data file") from None
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read: {error.strerror}; check the path and its permissions"
         ) from None
-    if not raw.strip():
+    if not head.strip() and (size <= len(head) or not path.read_bytes().strip()):
         raise UserError(f"{path}:1: the file is empty; give it rows")
-    return raw
+    for mark, name in WIDE_MARKS:
+        if head.startswith(mark):
+            raise UserError(f"{path}:1: the file is {name}; save it as UTF-8")
+    if size > LARGEST_WHOLE and path.suffix.lower() != ".parquet" and not streams(path):
+        raise UserError(
+            f"{path}: {size >> 20} MB of {path.suffix} cannot be read in parts; save it as .jsonl or .parquet"
+        )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _decode(path: Path, raw: bytes) -> str:
-    for mark, name in WIDE_MARKS:
-        if raw.startswith(mark):
-            raise UserError(f"{path}:1: the file is {name}; save it as UTF-8")
     raw = raw.removeprefix(codecs.BOM_UTF8)
     at = raw.find(b"\0")
     if at >= 0:
@@ -99,105 +137,86 @@ def _decode(path: Path, raw: bytes) -> str:
 
 def _kind(path: Path, text: str) -> str:
     suffix = path.suffix.lower().lstrip(".")
-    if suffix in ("jsonl", "ndjson"):
-        return "jsonl"
-    if suffix == "json":  # many ".json" files hold one object a line
-        first, _, rest = text.lstrip().partition("\n")
-        first = first.rstrip()
-        return "jsonl" if first[:1] == "{" and first[-1:] == "}" and rest.strip()[:1] == "{" else "json"
-    return suffix if suffix in ("csv", "tsv") else "text"
+    return suffix if suffix in ("json", "csv", "tsv") else "text"
 
 
 # JSON
 
 
-def _read_jsonl(records: Records, text: str) -> None:
-    load = _loader(records)
-    first: str | None = None
-    broken = 0
-    # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = load(line)
-            if isinstance(record, dict):
-                records.rows.append((number, record))
-                continue
-            fault = f"{records.path}:{number}: expected an object {{…}}, found {_json_name(record)}"
-        except json.JSONDecodeError as error:
-            fault = f"{records.path}:{number}:{error.colno}: not valid JSON: {error.msg}"
-        except RecursionError:
-            fault = f"{records.path}:{number}: nested too deeply to read"
-        broken += 1
-        first = first or fault
-    if first:
-        more = f" (and {broken - 1} more broken lines)" if broken > 1 else ""
-        raise UserError(f"{first}{more}; mend or remove the line")
+def _read_jsonl(path: Path) -> Records:
+    digest = hashlib.sha256()
+    records = Records(path, "jsonl", "line", [], "")
+    faults: list[Fault] = []
+    for block in blocks(path, digest.update):
+        parsed = parse(block)
+        records.rows += parsed.rows
+        records.mended += parsed.mended
+        faults += parsed.faults
+    records.sha256 = digest.hexdigest()
+    if faults:
+        more = f" (and {len(faults) - 1} more broken lines)" if len(faults) > 1 else ""
+        raise UserError(f"{path}{faults[0].text}{more}; mend or remove the line, or: tunesmith data repair {path} OUT")
+    return records
 
 
 def _read_json(records: Records, text: str) -> None:
     path = records.path
     try:
-        value = _loader(records)(text)
+        value = loader(records.mended)(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}; mend it"
         ) from None
     except RecursionError:
         raise UserError(f"{path}:1: nested too deeply to read; give a list of flat rows") from None
-    if isinstance(value, dict):
-        lists = [
-            name
-            for name, item in value.items()
-            if isinstance(item, list) and item and isinstance(item[0], dict)
-        ]
-        if len(lists) != 1:
-            names = ", ".join(repr(name) for name in list(value)[:6])
-            raise UserError(
-                f"{path}:1: expected a list of rows, found one object with {names}; save rows as a list"
-            )
-        value = value[lists[0]]
-    if not isinstance(value, list):
-        raise UserError(f"{path}:1: expected a list of rows, found {_json_name(value)}; save rows as a list")
+    rows = _rows_of(value)
+    if rows is None:
+        names = ", ".join(repr(name[:40]) for name in list(value)[:6]) if isinstance(value, dict) else ""
+        found = f"one object with {names}" if names else json_name(value)
+        raise UserError(f"{path}:1: expected a list of rows, found {found}; save rows as a list")
     records.unit = "row"
-    for number, record in enumerate(value, start=1):
+    for number, record in enumerate(rows, start=1):
+        if isinstance(record, str):
+            record = {"text": record}
         if not isinstance(record, dict):
             raise UserError(
-                f"{records.where(number)}: expected an object {{…}}, found {_json_name(record)}; make it an object"
+                f"{records.where(number)}: expected an object {{…}}, found {json_name(record)}; make it an object"
             )
         records.rows.append((number, record))
 
 
-def _loader(records: Records) -> Any:
-    mended = records.mended
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(items)
-        if len(record) < len(items):
-            mended["duplicate_key"] += 1
-        return record
-
-    def constant(name: str) -> None:  # NaN, Infinity: written by pandas for a missing value
-        mended["nan"] += 1
-
-    def whole(digits: str) -> Any:
-        return int(digits) if len(digits) <= LONGEST_NUMBER else digits
-
-    def real(digits: str) -> Any:
-        value = float(digits)
-        return value if math.isfinite(value) else digits
-
-    # The hooks leave the decoder written in C in use.
-    decoder = json.JSONDecoder(
-        object_pairs_hook=pairs, parse_constant=constant, parse_int=whole, parse_float=real
-    )
-    return decoder.decode
+def _rows_of(value: Any) -> list[Any] | None:
+    """The rows that a JSON document holds, in the layouts that public data sets use; None if it holds none."""
+    if isinstance(value, dict):
+        lists = {name: item for name, item in value.items() if isinstance(item, list) and item}
+        of = lambda fits: lists and len(lists) == len(value) and all(fits(i) for rows in lists.values() for i in rows)
+        if of(lambda item: isinstance(item, str)):  # {label: [text]}
+            return [{"text": text, "label": name} for name, texts in lists.items() for text in texts]
+        if of(lambda item: isinstance(item, list) and len(item) == 2 and all(isinstance(x, str) for x in item)):
+            # {split: [[text, label]]}, as CLINC has it
+            return [{"text": a, "label": b, "split": name} for name, rows in lists.items() for a, b in rows]
+        tables = [rows for rows in lists.values() if isinstance(rows[0], dict)]
+        return _flat(tables[0]) if len(tables) == 1 else None
+    return _flat(value) if isinstance(value, list) else None
 
 
-def _json_name(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
-    return names.get(type(value), "a number")
+def _flat(rows: list[Any]) -> list[Any]:
+    """SQuAD's articles as one row a question; any other list as it is."""
+    if not (rows and isinstance(rows[0], dict) and isinstance(rows[0].get("paragraphs"), list)):
+        return rows
+    flat = []
+    for article in rows:
+        paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
+        for paragraph in paragraphs if isinstance(paragraphs, list) else [{}]:
+            given = paragraph if isinstance(paragraph, dict) else {}
+            questions = given.get("qas")
+            for item in questions if isinstance(questions, list) else [{}]:
+                item = item if isinstance(item, dict) else {}
+                answers = item.get("answers")
+                first = answers[0] if isinstance(answers, list) and answers else None
+                answer = first.get("text") if isinstance(first, dict) else first
+                flat.append({"context": given.get("context"), "question": item.get("question"), "answer": answer})
+    return flat
 
 
 # tables and text
@@ -263,6 +282,12 @@ def _quoted_rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[
 def _read_text(records: Records, text: str) -> None:
     """Documents of raw text: paragraphs between blank lines, or lines where there are no blank ones."""
     lines = text.replace("\r\n", "\n").split("\n")
+    if documents.is_conll(lines):
+        records.kind, records.rows = "conll", documents.conll(lines)
+        return
+    if records.path.suffix.lower() in (".md", ".mdx"):
+        records.rows = documents.sections(lines)
+        return
     by_line = not any(not line.strip() for line in lines[:-1])
     document: list[str] = []
     start = 1

@@ -42,15 +42,20 @@ def label_of(row: Row) -> str:
 
 
 def split(
-    rows: list[Row], eval_fraction: float, test_fraction: float, seed: int, stratify: bool = True
+    rows: list[Row], eval_fraction: float, test_fraction: float, seed: int, stratify: bool = True,
+    together: list[str] | None = None,
 ) -> Splits:
     """Split by label and seed; rows with the same question stay together, so none is in two splits.
+
+    `together` names another group for each row (a customer, a cluster of near repeats) that stays in one split.
 
     Each label gives round(fraction × its rows) to a split; a split that wants any row gets at least one.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[key(row)].append(row)
+    names = [key(row) for row in rows] if together is None else together
+    owner = {id(row): name for name, row in zip(names, rows, strict=True)}
+    for name, row in zip(names, rows, strict=True):
+        groups[name].append(row)
     strata: dict[str, list[list[Row]]] = defaultdict(list)
     for group in groups.values():
         strata[label_of(group[0]) if stratify else ""].append(group)
@@ -64,7 +69,7 @@ def split(
     if len(groups) >= 3:
         for part, fraction in ((splits.test, test_fraction), (splits.eval, eval_fraction)):
             if fraction and not part:
-                _move_one_group(splits.train, part)
+                _move_one_group(splits.train, part, owner)
     for part in (splits.train, splits.eval, splits.test):
         generator.shuffle(part)
     return splits
@@ -82,11 +87,11 @@ def _deal(groups: list[list[Row]], splits: Splits, test_rows: int, eval_rows: in
             splits.train.extend(group)
 
 
-def _move_one_group(source: list[Row], target: list[Row]) -> None:
+def _move_one_group(source: list[Row], target: list[Row], owner: dict[int, str]) -> None:
     if source:
-        chosen = key(source[-1])
-        target.extend(row for row in source if key(row) == chosen)
-        source[:] = [row for row in source if key(row) != chosen]
+        chosen = owner[id(source[-1])]
+        target.extend(row for row in source if owner[id(row)] == chosen)
+        source[:] = [row for row in source if owner[id(row)] != chosen]
 
 
 def without_overlap(rows: list[Row], held_out: list[Row]) -> list[Row]:

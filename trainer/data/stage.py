@@ -101,11 +101,18 @@ def label_set(rows: list[Row], format: str) -> list[str] | None:
     """
     if not rows or "completion" not in rows[0] or "label" in rows[0]:
         return None
-    counts = Counter(row["completion"][-1]["content"] for row in rows)
+    return labels_of(Counter(row["completion"][-1]["content"] for row in rows), format)
+
+
+def labels_of(counts: Counter[str], format: str) -> list[str] | None:
+    """The same from the number of rows of each answer."""
+    rows = counts.total()
+    if format in ("bio", "spans"):
+        return None
     if format == "text+label":
-        return sorted(counts) if 2 * len(counts) <= max(len(rows), 4) else None
+        return sorted(counts) if 2 * len(counts) <= max(rows, 4) else None
     short = all(len(label) <= 64 and "\n" not in label for label in counts)
-    return sorted(counts) if short and 2 <= len(counts) <= 200 and 5 * len(counts) <= len(rows) else None
+    return sorted(counts) if short and 2 <= len(counts) <= 200 and 5 * len(counts) <= rows else None
 
 
 def freeze(staged: Staged, folder: Path) -> None:

@@ -23,41 +23,49 @@ def fit(rows: list[Row], tokenizer: Any, max_length: int) -> tuple[list[Row], Co
     if "text" in rows[0]:
         return _divide(rows, tokenizer, max_length, counts), counts
     fitted = list(rows)
-    lengths = _lengths(rows, tokenizer)
-    long = [index for index, length in enumerate(lengths) if length > max_length]
+    sizes = lengths(rows, tokenizer)
+    long = [index for index, size in enumerate(sizes) if size > max_length]
     counts["cut"] = len(long)
     while long:  # all long rows at once: a tokenizer is several times faster on a batch
-        excess = [lengths[index] - max_length for index in long]
+        excess = [sizes[index] - max_length for index in long]
         shorter = _shortened([fitted[index] for index in long], excess, tokenizer)
         changed = {index: row for index, row in zip(long, shorter, strict=True) if row is not None}
-        for index, length in zip(changed, _lengths(list(changed.values()), tokenizer), strict=True):
-            fitted[index], lengths[index] = changed[index], length
-        long = [index for index in changed if lengths[index] > max_length]
-    counts["answer_cut"] = sum(length > max_length for length in lengths)
+        for index, size in zip(changed, lengths(list(changed.values()), tokenizer), strict=True):
+            fitted[index], sizes[index] = changed[index], size
+        long = [index for index in changed if sizes[index] > max_length]
+    counts["answer_cut"] = sum(size > max_length for size in sizes)
     counts["cut"] -= counts["answer_cut"]
     return fitted, +counts
 
 
-def _endings(row: Row) -> list[list[dict[str, str]]]:
+def endings(row: Row) -> list[list[dict[str, str]]]:
+    """What follows the prompt: the completion, or the chosen and the rejected answer."""
     return [row[name] for name in ("completion", "chosen", "rejected") if name in row]
 
 
-def _lengths(rows: list[Row], tokenizer: Any) -> list[int]:
+def lengths(rows: list[Row], tokenizer: Any) -> list[int]:
     """Tokens of each row with its longest ending."""
     if not rows:
         return []
     texts, owners = [], []
     for index, row in enumerate(rows):
-        for ending in _endings(row):
-            texts.append(_render(row, row["prompt"] + ending, tokenizer))
+        for ending in endings(row):
+            texts.append(render(row, row["prompt"] + ending, tokenizer))
             owners.append(index)
-    lengths = [0] * len(rows)
+    sizes = [0] * len(rows)
     for index, ids in zip(owners, _encode(tokenizer, texts)["input_ids"], strict=True):
-        lengths[index] = max(lengths[index], len(ids))
-    return lengths
+        sizes[index] = max(sizes[index], len(ids))
+    return sizes
 
 
-def _render(row: Row, messages: list[dict[str, str]], tokenizer: Any) -> str:
+def prompt_lengths(rows: list[Row], tokenizer: Any) -> list[int]:
+    """Tokens of each row without its ending; those carry no loss where `loss_on` is "completion"."""
+    texts = [render(row, row["prompt"], tokenizer) for row in rows]
+    return [len(ids) for ids in _encode(tokenizer, texts)["input_ids"]] if rows else []
+
+
+def render(row: Row, messages: list[dict[str, str]], tokenizer: Any) -> str:
+    """The text of messages in the model's chat template, with the row's tools."""
     import json
 
     tools = json.loads(row["tools"]) if row.get("tools") else None

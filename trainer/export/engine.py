@@ -1,6 +1,7 @@
 """The process in which llama.cpp runs: loads one GGUF file and serves it on a Unix socket until its parent ends.
 
-Started by LlamaCpp as a script, so that it imports nothing of ours: python -P engine.py GGUF SOCKET N_CTX THREADS.
+Started by LlamaCpp as a script, so that it imports nothing of ours: python -P engine.py GGUF SOCKET N_CTX THREADS
+[rerank].
 Says "ready" on standard output once the model is loaded; ends when standard input does. A process of its own
 because llama.cpp holds Python's lock while it loads, and aborts on some files: neither may stop the screen.
 """
@@ -12,7 +13,7 @@ import sys
 ERRORS = 1  # llama.cpp's log level
 
 
-def main(gguf: str, socket: str, n_ctx: int, threads: int) -> None:
+def main(gguf: str, socket: str, n_ctx: int, threads: int, rerank: bool) -> None:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -31,6 +32,10 @@ def main(gguf: str, socket: str, n_ctx: int, threads: int) -> None:
         params.n_gpu_layers = 0
     if threads:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    if rerank:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+        params.n_batch = params.n_ubatch = n_ctx  # an encoder reads a pair whole or not at all
     server = xllamacpp.Server(params)
     print("ready", flush=True)
     sys.stdin.buffer.read()  # until the parent closes it or dies
@@ -41,7 +46,9 @@ def main(gguf: str, socket: str, n_ctx: int, threads: int) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:] == ["rerank"])
     except RuntimeError as error:
         print(error, file=sys.stderr, flush=True)
-        sys.exit(1)  # a whole end: llama.cpp logs from a thread, which os._exit would cut off before its reason
+        sys.exit(
+            1
+        )  # a whole end: llama.cpp logs from a thread, which os._exit would cut off before its reason

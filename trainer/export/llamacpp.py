@@ -47,11 +47,14 @@ class LlamaCpp:
 
     n_ctx: tokens of prompt and answer together; cut to what the model was made for.
     threads: CPU threads; None is one for a small model and llama.cpp's own choice (all cores) for others.
+    rerank: load a model that scores pairs, for `rerank` and nothing else.
     Safe to use from several threads: requests wait for each other in llama.cpp's own queue.
     Raises UserError for a file that is missing, not sound, or of a kind llama.cpp cannot run.
     """
 
-    def __init__(self, gguf: Path, n_ctx: int = 4096, threads: int | None = None) -> None:
+    def __init__(
+        self, gguf: Path, n_ctx: int = 4096, threads: int | None = None, rerank: bool = False
+    ) -> None:
         self.path = Path(gguf)
         header = read_header(self.path)
         self.architecture = header.architecture
@@ -62,7 +65,7 @@ class LlamaCpp:
         self._socket = self._folder / "llama.sock"
         if threads is None:
             threads = 1 if self.path.stat().st_size < SMALL else 0
-        self._process = _start(self.path, self._socket, self.context, threads)
+        self._process = _start(self.path, self._socket, self.context, threads, rerank)
         self._finish = weakref.finalize(self, _end, self._process, self._folder)
         if self._process.stdout.readline() != b"ready\n":
             reason = self._why_it_ended()
@@ -145,6 +148,15 @@ class LlamaCpp:
         """`messages` through the model's chat template, ready for its answer; without the BOS that is added later."""
         return self._post("/apply-template", {"messages": list(messages)})["prompt"]
 
+    def rerank(self, question: str, texts: Sequence[str]) -> list[float]:
+        """How well each text answers the question, in the model's own scale (mostly a logit), in the texts' order.
+
+        Raises UserError when question and text together have more tokens than the context.
+        """
+        answer = self._post("/rerank", {"query": question, "documents": list(texts)})
+        scores = {row["index"]: float(row["relevance_score"]) for row in answer["results"]}
+        return [scores[index] for index in range(len(texts))]
+
     def close(self) -> None:
         """End llama.cpp and free its memory. An answer that still streams ends with a UserError. Twice is fine."""
         with self._closing:
@@ -217,10 +229,13 @@ def _completion(
     return request | {"json_schema": schema | {"x-guidance": {"whitespace_flexible": False}}}
 
 
-def _start(gguf: Path, channel: Path, n_ctx: int, threads: int) -> subprocess.Popen[bytes]:
+def _start(
+    gguf: Path, channel: Path, n_ctx: int, threads: int, rerank: bool = False
+) -> subprocess.Popen[bytes]:
     """engine.py for a file. It ends when its standard input does, so not later than this process."""
     engine = Path(__file__).with_name("engine.py")
     command = [sys.executable, "-P", str(engine), str(gguf), str(channel), str(n_ctx), str(threads)]
+    command += ["rerank"] if rerank else []
     with (channel.parent / "stderr").open("wb") as errors:
         # a session of its own: Ctrl-C in a terminal is for us, who then end it
         return subprocess.Popen(

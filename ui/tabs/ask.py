@@ -1,7 +1,12 @@
-"""The Ask tab: a cited conversation, and beside it a plan as soon as a question describes a task."""
+"""The Ask tab: a cited conversation; beside it a plan as soon as a task is described, and earlier conversations.
+
+What an answer and its neighbours look like is in ui/render.py and ui/render_chat.py, who answers in ui/models.py.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -9,84 +14,126 @@ from typing import Any
 import gradio as gr
 
 from assistant import answer as answering
-from assistant import conversations, recommend
+from assistant import conversations, llm, preferences, recommend
 from assistant.types import Answer
 from kb.errors import UserError
-from ui import form, render
+from ui import form, models, render, render_chat
 from ui.context import Context
 from ui.i18n import Translate
 
 # One key and secret for all starts: by default Gradio changes both, and the conversation would be lost.
+NONE = "none"  # no conversation yet; an empty text would not be written over the last one
 STATE = {"storage_key": "tunesmith-conversation", "secret": "not-a-secret"}
+CHOICE = {"storage_key": "tunesmith-model", "secret": "not-a-secret"}
+THUMBS = {True: "Like", False: "Dislike"}  # as Gradio's chat names them
+SHOWN_EVERY = 0.3  # seconds between two looks at a download
+
+Changes = dict[Any, Any]  # component: its new value; what is not in it stays
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
     page = SimpleNamespace()
-    page.conversation = gr.BrowserState("", **STATE)
-    page.goal = gr.State("")
-    page.plan = gr.State(None)
+    page.conversation = gr.BrowserState(NONE, **STATE)
+    page.choice = gr.BrowserState(models.AUTO, **CHOICE)
+    page.asked, page.goal, page.plan = gr.State(""), gr.State(""), gr.State(None)
+    page.rated = gr.State(None)  # (conversation, turn, liked) that a reason would belong to
     with gr.Row():
-        with gr.Column(scale=7, min_width=420):
-            page.chat = gr.Chatbot(
-                height="62vh", show_label=False, container=False, layout="panel", placeholder=t("ask.empty"),
-                latex_delimiters=[], group_consecutive_messages=False, autoscroll=False, buttons=["copy"], feedback_options=None,
-                elem_id="conversation",
-            )  # fmt: skip
-            with gr.Row():
-                page.question = gr.Textbox(
-                    placeholder=t("ask.placeholder"), show_label=False, lines=1, max_lines=6, scale=8, autofocus=True,
-                    elem_id="question",
-                )  # fmt: skip
-                page.send = gr.Button(t("ask.send"), variant="primary", scale=0, min_width=110)
-            with gr.Row():
-                page.stop = gr.Button(t("ask.stop"), scale=0, min_width=110, size="sm")
-                page.new = gr.Button(t("ask.new"), scale=0, min_width=140, size="sm")
-            examples = [[t(f"ask.example{number}")] for number in (1, 2, 3)]
-            gr.Examples(examples, page.question, label=t("ask.examples"), api_visibility="private")
-        with gr.Column(scale=4, min_width=300):
-            gr.Markdown(f"**{t('ask.side')}**")
-            page.card = gr.HTML(render.note(t("ask.side_empty")))
-            page.use = gr.Button(t("ask.use_plan"), variant="primary", visible=False, elem_id="use-plan")
+        with gr.Column(scale=7, min_width=320):
+            build_talk(page, t)
+        with gr.Column(scale=4, min_width=300, elem_id="beside"):
+            build_side(page, t)
     return page
 
 
-def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any, tabs: Any) -> None:
-    outputs = [page.chat, page.question, page.conversation, page.goal, page.plan, page.card, page.use]
-
-    def respond(question: str, conversation: str):
-        yield from answer_question(context, lang, t, question, conversation)
-
-    asking = []
-    for trigger in (page.send.click, page.question.submit):
-        asking.append(
-            trigger(
-                respond,
-                [page.question, page.conversation],
-                outputs,
-                concurrency_limit=4,
-                concurrency_id="ask",
-                show_progress="minimal",
-            )
+def build_talk(page: SimpleNamespace, t: Translate) -> None:
+    page.chat = gr.Chatbot(
+        height="62vh", show_label=False, container=False, layout="panel", placeholder=t("ask.empty"),
+        latex_delimiters=[], group_consecutive_messages=False, autoscroll=False, buttons=[],
+        feedback_options=tuple(THUMBS.values()), elem_id="conversation",
+    )  # fmt: skip
+    with gr.Row(visible=False, elem_id="reason") as page.reasons:
+        page.reason = gr.Textbox(
+            label=t("ask.reason"), show_label=False, container=False, lines=1, max_lines=3, scale=8
         )
-    page.stop.click(None, cancels=asking)
+        page.keep = gr.Button(t("ask.reason_save"), scale=0, min_width=90)
+    with gr.Row():
+        page.question = gr.Textbox(
+            label=t("ask.placeholder"), placeholder=t("ask.placeholder"), show_label=False, container=False, lines=1, max_lines=6,
+            scale=8, autofocus=True,
+            elem_id="question",
+        )  # fmt: skip
+        page.send = gr.Button(t("ask.send"), variant="primary", scale=0, min_width=110)
+    with gr.Row(elem_id="answering"):
+        menu = models.at_once(models.AUTO, t)
+        page.model = gr.Dropdown(
+            menu,
+            value=models.AUTO,
+            label=t("ask.model"),
+            container=False,
+            scale=6,
+            min_width=200,
+            elem_id="model",
+        )
+        page.stop = gr.Button(t("ask.stop"), scale=0, min_width=90, size="sm")
+        page.new = gr.Button(t("ask.new"), scale=0, min_width=120, size="sm")
+    examples = [[t(f"ask.example{number}")] for number in (1, 2, 3)]
+    gr.Examples(examples, page.question, label=t("ask.examples"), api_visibility="private")
 
-    def reopen(conversation: str):
-        chat, texts = shown(context, t, conversation)
-        return chat, *plan_beside(context, lang, t, " ".join(texts))
 
-    gr.on([page.chat.clear], lambda: "", None, page.conversation)
-    page.new.click(
-        lambda: ([], "", "", "", None, render.note(t("ask.side_empty")), gr.Button(visible=False)),
-        None,
-        outputs,
-        show_progress="hidden",
+def build_side(page: SimpleNamespace, t: Translate) -> None:
+    gr.Markdown(f"**{t('ask.side')}**")
+    page.card = gr.HTML(render.note(t("ask.side_empty")))
+    page.use = gr.Button(t("ask.use_plan"), variant="primary", visible=False, elem_id="use-plan")
+    gr.Markdown(f"**{t('ask.earlier')}**")
+    page.earlier = gr.HTML(
+        render_chat.earlier([], "", t),
+        js_on_load=render_chat.CHOOSE,
+        apply_default_css=False,
+        elem_id="earlier",
     )
-    gr.context.Context.root_block.load(
-        reopen,
-        page.conversation,
-        [page.chat, page.goal, page.plan, page.card, page.use],
-        show_progress="hidden",
-    )
+    page.preferences = gr.HTML("")
+    with gr.Accordion(t("ask.pull"), open=False, elem_id="pull"):
+        page.wanted = gr.Textbox(
+            label=t("ask.pull_name"),
+            placeholder=t("ask.pull_name"),
+            show_label=False,
+            container=False,
+            lines=1,
+        )
+        with gr.Row():
+            page.fetch = gr.Button(t("ask.pull_start"), size="sm", min_width=90)
+            page.give_up = gr.Button(t("ask.stop"), size="sm", min_width=90)
+        page.fetched = gr.HTML("")
+
+
+def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any, tabs: Any) -> None:
+    show = lambda conversation: scene(context, lang, t, page, conversation)
+    asking = connect_asking(context, lang, t, page)
+    parts = [
+        page.chat, page.conversation, page.asked, page.rated, page.reasons, page.goal, page.plan, page.card, page.use,
+        page.earlier, page.preferences,
+    ]  # fmt: skip
+    hidden = {"show_progress": "hidden"}
+    page.new.click(lambda: show(NONE), None, parts, cancels=asking, **hidden)
+    page.chat.clear(lambda: show(NONE), None, parts, cancels=asking, **hidden)
+
+    def choose(event: gr.EventData, conversation: str) -> Changes:
+        dropped = event._data.get("drop")
+        if dropped is None:
+            return show(event._data["open"])
+        conversations.delete(context.home.conversations, dropped)
+        return show(NONE if dropped == conversation else conversation)
+
+    page.earlier.click(choose, page.conversation, parts, cancels=asking, **hidden)
+
+    def reopen(conversation: str) -> Changes:
+        # The browser's own note of which conversation is open stays: this may come late, after a new one began.
+        return {part: value for part, value in show(conversation).items() if part is not page.conversation}
+
+    loaded = [part for part in parts if part is not page.conversation]
+    gr.context.Context.root_block.load(reopen, page.conversation, loaded, **hidden)
+    connect_votes(context, lang, t, page)
+    connect_models(context, lang, t, page)
 
     def take(goal: str, plan: Any):
         if plan is None:
@@ -101,42 +148,161 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
     )  # fmt: skip
 
 
-def answer_question(context: Context, lang: str, t: Translate, question: str, conversation: str):
+def connect_asking(context: Context, lang: str, t: Translate, page: Any) -> list[Any]:
+    """Send, Enter and "answer again". Returns their events, for what must end them."""
+
+    def respond(question: str, conversation: str, chosen: str) -> Iterator[Changes]:
+        yield from answer_question(context, lang, t, page, question, conversation, chosen)
+
+    outputs = [
+        page.chat, page.question, page.conversation, page.asked, page.goal, page.plan, page.card, page.use, page.earlier,
+    ]  # fmt: skip
+    common = {"concurrency_limit": 4, "concurrency_id": "ask", "show_progress": "minimal"}
+    asking = [
+        trigger(respond, [asked, page.conversation, page.model], outputs, **common)
+        for trigger, asked in (
+            (page.send.click, page.question),
+            (page.question.submit, page.question),
+            (page.chat.retry, page.asked),
+        )
+    ]
+    page.stop.click(None, cancels=asking)
+    return asking
+
+
+def connect_votes(context: Context, lang: str, t: Translate, page: Any) -> None:
+    """A thumb is kept at once; a reason, when one is given, is put beside it."""
+    store = context.home.conversations
+
+    def rate(event: gr.LikeData, conversation: str) -> Changes:
+        number = event.index // 2 + 1
+        liked = event.liked if isinstance(event.liked, bool) else None  # "" takes a thumb back
+        if not conversations.vote(store, conversation, number, liked):
+            gr.Info(t("ask.not_kept"))
+            liked = None
+        ask_why = t("ask.liked" if liked else "ask.disliked")
+        return {
+            page.chat: gr.Chatbot(feedback_value=thumbs(context, conversation)),
+            page.rated: None if liked is None else (conversation, number, liked),
+            page.reasons: gr.Row(visible=liked is not None),
+            page.reason: gr.Textbox(value="", placeholder=ask_why),
+            page.preferences: downloads(context, t),
+        }
+
+    outputs = [page.chat, page.rated, page.reasons, page.reason, page.preferences]
+    page.chat.like(rate, page.conversation, outputs, show_progress="hidden")
+
+    def explain(reason: str, rated: tuple[str, int, bool] | None) -> Any:
+        if rated:
+            conversations.vote(store, *rated, reason)
+        return gr.Row(visible=False)
+
+    for trigger in (page.keep.click, page.reason.submit):
+        trigger(explain, [page.reason, page.rated], page.reasons, show_progress="hidden")
+
+
+def connect_models(context: Context, lang: str, t: Translate, page: Any) -> None:
+    """The menu of those who can answer, kept across refreshes, and a download that adds to it."""
+
+    def menu(chosen: str) -> Iterator[Any]:
+        yield gr.Dropdown(models.at_once(chosen, t), value=chosen)
+        yield gr.Dropdown(models.choices(context.home, chosen, t))  # a server may be slow; the value stays
+
+    gr.context.Context.root_block.load(menu, page.choice, page.model, show_progress="hidden")
+    page.model.input(lambda chosen: chosen, page.model, page.choice, show_progress="hidden")
+
+    def pull(name: str) -> Iterator[Changes]:
+        shown = 0.0
+        try:
+            for progress in llm.pull(context.home.settings(), name, lang):
+                if time.monotonic() - shown > SHOWN_EVERY:
+                    shown = time.monotonic()
+                    yield {page.fetched: render_chat.download(progress)}
+        except UserError as fault:
+            yield {page.fetched: render.error(str(fault))}
+            return
+        choices = models.choices(context.home, "", t)
+        chosen = models.pulled(choices, name)
+        done = f'<div class="ok">{escape(t("ask.pull_done", name=name.strip()))}</div>'
+        yield {page.fetched: done, page.model: gr.Dropdown(choices, value=chosen), page.choice: chosen}
+
+    outputs = [page.fetched, page.model, page.choice]
+    pulling = [
+        trigger(
+            pull, page.wanted, outputs, show_progress="hidden", concurrency_limit=2, concurrency_id="pull"
+        )
+        for trigger in (page.fetch.click, page.wanted.submit)
+    ]
+    page.give_up.click(lambda: render.note(t("ask.pull_stopped")), None, page.fetched, cancels=pulling)
+
+
+def answer_question(
+    context: Context, lang: str, t: Translate, page: Any, question: str, conversation: str, chosen: str
+) -> Iterator[Changes]:
     """Stream an answer into the chat, keep it in the store, then look for a plan in what was said."""
     if not question.strip():
-        yield [gr.skip()] * 7
+        yield {page.question: ""}
         return
     store = context.home.conversations
-    conversation = conversation or conversations.create(store)
-    chat, texts = shown(context, t, conversation)
-    chat.append({"role": "user", "content": as_said(question)})
-    skip = [gr.skip()] * 4
-    yield chat, "", conversation, *skip
-    history = answering.turns(conversations.load(store, conversation))
+    conversation = conversations.create(store) if conversation in ("", NONE) else conversation
+    turns = conversations.load(store, conversation)
+    chat = [*bubbles(turns, t), {"role": "user", "content": as_said(question)}]
+    yield {page.chat: chat, page.question: "", page.conversation: conversation, page.asked: question}
+    history = answering.turns(conversations.before(turns, question))
     try:
-        for part in answering.stream(context.index, question, history, None, context.home.settings()):
+        settings = models.settings(context.home, chosen)
+        for part in answering.stream(context.index, question, history, None, settings):
             if isinstance(part, Answer):
                 conversations.append(store, conversation, question, part)
                 html = render.answer(part, len(chat), t)
             else:
                 html = render.partial(part.text)
-            yield [*chat, {"role": "assistant", "content": html}], "", conversation, *skip
-        final = [*chat, {"role": "assistant", "content": html}]
+            yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
     except UserError as fault:
-        final = [*chat, {"role": "assistant", "content": render.error(str(fault))}]
-    yield final, "", conversation, *plan_beside(context, lang, t, " ".join([*texts, question]))
+        yield {page.chat: [*chat, {"role": "assistant", "content": render.error(str(fault))}]}
+    yield plan_beside(context, lang, t, page, [*(asked for asked, _ in turns), question]) | {
+        page.earlier: listed(context, t, conversation)
+    }
 
 
-def shown(context: Context, t: Translate, conversation: str) -> tuple[list[dict[str, str]], list[str]]:
-    """The stored conversation as chat messages, and the person's own words in it."""
-    if not conversation:
-        return [], []
-    chat, texts = [], []
-    for question, answer in conversations.load(context.home.conversations, conversation):
+def scene(context: Context, lang: str, t: Translate, page: Any, conversation: str) -> Changes:
+    """All of the tab that belongs to a conversation, as it is stored; nothing for NONE."""
+    turns = conversations.load(context.home.conversations, conversation)
+    asked = [question for question, _ in turns]
+    return {
+        page.chat: gr.Chatbot(value=bubbles(turns, t), feedback_value=thumbs(context, conversation)),
+        page.conversation: conversation,
+        page.asked: asked[-1] if asked else "",
+        page.rated: None,
+        page.reasons: gr.Row(visible=False),
+        page.earlier: listed(context, t, conversation),
+        page.preferences: downloads(context, t),
+        **plan_beside(context, lang, t, page, asked),
+    }
+
+
+def bubbles(turns: conversations.Turns, t: Translate) -> list[dict[str, str]]:
+    """Stored turns as chat messages."""
+    chat: list[dict[str, str]] = []
+    for question, answer in turns:
         chat.append({"role": "user", "content": as_said(question)})
         chat.append({"role": "assistant", "content": render.answer(answer, len(chat), t)})
-        texts.append(question)
-    return chat, texts
+    return chat
+
+
+def thumbs(context: Context, conversation: str) -> list[str | None]:
+    """The thumb of each answer in Gradio's words, None where there is none."""
+    given = conversations.votes(context.home.conversations, conversation)
+    return [THUMBS[given[n].liked] if n in given else None for n in range(1, max(given, default=0) + 1)]
+
+
+def listed(context: Context, t: Translate, conversation: str) -> str:
+    return render_chat.earlier(conversations.recent(context.home.conversations), conversation, t)
+
+
+def downloads(context: Context, t: Translate) -> str:
+    counts = [len(preferences.rows(context.home.conversations, kind)) for kind in preferences.KINDS]
+    return render_chat.preferences(*counts, t)
 
 
 def as_said(text: str) -> str:
@@ -144,13 +310,21 @@ def as_said(text: str) -> str:
     return f"<div>{escape(text.strip())}</div>".replace("\n", "<br>")
 
 
-def plan_beside(context: Context, lang: str, t: Translate, text: str) -> tuple[Any, Any, Any, Any]:
-    """(goal, plan, card, button) for what was said so far; empty when no task was described."""
-    nothing = ("", None, render.note(t("ask.side_empty")), gr.Button(visible=False))
-    if not text:
-        return nothing
-    situation = recommend.situation_from_text(text)
-    if situation.task is None and situation.rows is None and situation.knowledge_update is None:
-        return nothing
+def plan_beside(context: Context, lang: str, t: Translate, page: Any, asked: list[str]) -> Changes:
+    """Goal, plan, card and button for what was asked so far; empty when no task was described."""
+    text = " ".join(dict.fromkeys(asked))  # a question that was asked again is no second task
+    situation = recommend.situation_from_text(text) if text else None
+    if situation is None or (situation.task, situation.rows, situation.knowledge_update) == (
+        None,
+        None,
+        None,
+    ):
+        empty = render.note(t("ask.side_empty"))
+        return {page.goal: "", page.plan: None, page.card: empty, page.use: gr.Button(visible=False)}
     plan = recommend.recommend(recommend.situation({"goal": text}), context.hardware, lang=lang)
-    return text, plan, render.plan_card(plan, t), gr.Button(visible=True)
+    return {
+        page.goal: text,
+        page.plan: plan,
+        page.card: render.plan_card(plan, t),
+        page.use: gr.Button(visible=True),
+    }

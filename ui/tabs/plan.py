@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +17,16 @@ from assistant import recommend
 from kb import facts
 from kb.errors import UserError
 from trainer import config as run_config
+from trainer import rehearse, runs
+from trainer.jobs import Jobs
 from ui import form, render
 from ui.context import Context
 from ui.i18n import Translate
-from ui.start import start
+from ui.start import check, start
 
 SUFFIXES = [".jsonl", ".json", ".csv", ".tsv", ".txt"]
+POLL_SECONDS = 1.0
+FILES = ("train_file", "test_file", "eval_file", "task")  # named by the person in any case
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
@@ -43,11 +49,18 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             )
             gr.Markdown(f"{t('plan.hardware')}: {machine(context, t)}")
             page.recommend = gr.Button(t("plan.recommend"), elem_id="recommend")
+            page.rehearse = gr.Button(t("plan.rehearse"), elem_id="rehearse")
             page.start = gr.Button(t("plan.start"), variant="primary", elem_id="start")
             page.error = gr.HTML()
         with gr.Column(scale=7, min_width=420):
+            page.rehearsal = gr.HTML()
             page.profile = gr.HTML()
             page.result = gr.HTML(render.note(t("plan.empty", button=t("plan.recommend"))))
+            page.choice = gr.Radio(
+                choices=[(t("plan.preset." + name), name) for name in recommend.PLANS],
+                label=t("plan.preset"), visible=False, elem_id="preset",
+            )  # fmt: skip
+    page.yours = gr.HTML()
     with gr.Accordion(t("plan.values"), open=False):
         page.fields = form.build(lang, t)
     return page
@@ -84,27 +97,94 @@ def connect(context: Context, lang: str, t: Translate, page: Any, runs_page: Any
             data = data_path(context, file, path)
             plan, profile = advice(context, lang, goal, data, base_model)
         except UserError as fault:
-            return ["", "", render.error(str(fault)), None, *skip]
-        run = run_of(plan, goal, data, test_path)
+            return ["", "", render.error(str(fault)), None, gr.skip(), *skip]
+        run = run_of(plan.run, data, test_path)
         described = render.profile(profile, lang, t) if profile else ""
-        return [described, render.plan(plan, t), "", plan, *(form.to_form(run) if run else skip)]
+        choice = gr.Radio(value="recommended", visible=run is not None)
+        return [described, render.plan(plan, t), "", plan, choice, *(form.to_form(run) if run else skip)]
 
     inputs = [page.goal, page.file, page.path, page.test_path, page.base_model]
-    outputs = [page.profile, page.result, page.error, page.plan, *page.fields.values()]
+    outputs = [page.profile, page.result, page.error, page.plan, page.choice, *page.fields.values()]
     page.recommend.click(advise, inputs, outputs, concurrency_limit=2)
+
+    connect_values(lang, t, page)
+    connect_starting(context, lang, t, page, runs_page, tabs)
+
+
+def connect_values(lang: str, t: Translate, page: Any) -> None:
+    """The three plans fill the form; what is changed in it by hand is marked before the start."""
+
+    def choose(name: str, plan: Any, *values: Any):
+        """Fill the form with one of the three plans; the files and the task's name stay."""
+        found = next((item for item in plan.plans if item["name"] == name), None) if plan else None
+        if found is None:
+            return [gr.skip()] * len(form.NAMES)
+        kept = {field: value for field, value in form.from_form(values).items() if field in FILES}
+        return form.to_form({**found["run"], **kept})
+
+    fields = list(page.fields.values())
+    page.choice.input(choose, [page.choice, page.plan, *fields], fields)
+
+    def note_yours(plan: Any, *values: Any):
+        if plan is None or plan.run is None:
+            return ""
+        try:
+            wanted = run_config.from_dict(form.from_form(values), t("tab.plan"))
+        except UserError as fault:
+            return render.error(str(fault))
+        return render.yours(reasons_for(plan, wanted, lang), t)
+
+    # A value is looked at once it is typed, and once more whenever the form is filled anew.
+    typed = [field.blur if isinstance(field, gr.Textbox) else field.input for field in fields]
+    gr.on([*typed, page.plan.change], note_yours, [page.plan, *fields], page.yours, show_progress="hidden")
+
+
+def connect_starting(context: Context, lang: str, t: Translate, page: Any, runs_page: Any, tabs: Any) -> None:
+    """A rehearsal of the form's values, and their run."""
+
+    def wanted_run(values: Any) -> run_config.RunConfig:
+        given = form.from_form(values)
+        if not given.get("train_file"):
+            raise UserError(t("plan.no_file"))
+        return run_config.from_dict(given, t("tab.plan"))
+
+    def try_out(*values: Any):
+        try:
+            wanted = wanted_run(values)
+            check(wanted)
+            for stage, found in rehearsal(context, wanted):
+                if found is None:
+                    doing = t("stage." + stage) if stage else t("state.starting")
+                    yield render.note(t("plan.rehearsing", stage=doing)), ""
+                else:
+                    yield render.rehearsal(found, lang, t), ""
+        except UserError as fault:
+            yield "", render.error(str(fault))
+
+    page.rehearse.click(
+        try_out, list(page.fields.values()), [page.rehearsal, page.error], concurrency_limit=1
+    )
 
     def begin(plan: Any, *values: Any):
         try:
-            given = form.from_form(values)
-            if not given.get("train_file"):
-                raise UserError(t("plan.no_file"))
-            wanted = run_config.from_dict(given, t("tab.plan"))
-            folder = start(context.home, context.jobs, wanted, reasons_for(plan, wanted))
+            wanted = wanted_run(values)
+            folder = start(context.home, context.jobs, wanted, reasons_for(plan, wanted, lang))
         except UserError as fault:
             return render.error(str(fault)), gr.skip(), gr.skip()
         return render.note(t("plan.started", id=folder.id)), gr.Tabs(selected="runs"), folder.id
 
     page.start.click(begin, [page.plan, *page.fields.values()], [page.error, tabs, runs_page.wanted])
+
+
+def rehearsal(context: Context, wanted: run_config.RunConfig) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """(stage, None) while a rehearsal of the run goes on, then ("", its report)."""
+    folder = rehearse.begin(context.home.path, wanted)
+    board = Jobs(context.home.path / "rehearsals")
+    while (status := folder.status())["state"] in runs.ACTIVE:
+        yield status["stage"], None
+        time.sleep(POLL_SECONDS)
+        board.dispatch()
+    yield "", rehearse.report(folder)
 
 
 def data_path(context: Context, file: str | None, path: str) -> Path | None:
@@ -142,16 +222,16 @@ def advice(context: Context, lang: str, goal: str, data: Path | None, base_model
     return recommend.recommend(recommend.situation(given), context.hardware, profile, lang), profile
 
 
-def run_of(plan: Any, goal: str, data: Path | None, test_path: str) -> dict[str, Any] | None:
+def run_of(run: dict[str, Any] | None, data: Path | None, test_path: str) -> dict[str, Any] | None:
     """The recommended run with this person's files and a task name in it."""
-    if plan.run is None:
+    if run is None:
         return None
     changes: dict[str, Any] = {"train_file": str(data) if data else ""}
     if test_path.strip():
         changes["test_file"] = str(Path(test_path.strip()).expanduser().absolute())
     if data:
-        changes["task"] = task_name(data) or plan.run["task"]
-    return {**plan.run, **changes}
+        changes["task"] = task_name(data) or run["task"]
+    return {**run, **changes}
 
 
 def task_name(data: Path) -> str:
@@ -161,18 +241,18 @@ def task_name(data: Path) -> str:
     return re.sub(r"[^\w-]+", "-", name).strip("-_")[:64]
 
 
-def reasons_for(plan: Any, wanted: run_config.RunConfig) -> dict[str, Any]:
-    """The advice's reasons as they are frozen with the run; a value changed by the person is theirs."""
+def reasons_for(plan: Any, wanted: run_config.RunConfig, lang: str) -> dict[str, Any]:
+    """The advice's reasons as they are frozen with the run; a value changed by the person is theirs.
+
+    A value of the safe or the best plan is that plan's, with its rule.
+    """
     if plan is None:
         return {}
+    values = wanted.model_dump()
     reasons = recommend.to_json(plan)["reasons"]
-    for name, reason in reasons.items():
-        value = getattr(wanted, name, None)
-        advised = (plan.run or {}).get(name)
-        if name in form.NAMES and value != advised:
-            reasons[name] = {
-                "rule": "user",
-                "because": f"set by the user; advised was {advised}",
-                "citation": reason["citation"],
-            }
-    return reasons
+    own = recommend.yours(values, plan, lang)
+    for other in plan.plans:
+        if all(values[name] == reason["value"] for name, reason in other["changes"].items()):
+            reasons |= other["changes"]
+            own = {name: reason for name, reason in own.items() if name not in other["changes"]}
+    return reasons | {name: reason for name, reason in own.items() if name not in FILES}

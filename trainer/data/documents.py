@@ -1,0 +1,143 @@
+"""Files that are no lines of JSON or cells of text → rows: Parquet, XLSX, PDF, Markdown, CoNLL. For read.py."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer.config import UserError
+
+Numbered = list[tuple[int, dict[str, Any]]]
+UNPACKED = 1 << 30  # bytes that an .xlsx may unpack to
+TAG = re.compile(r"(?:O|[BIESMLU]-\S+)")
+HEADING = re.compile(r"#{1,6} ")
+
+
+def parquet(path: Path) -> tuple[str, Numbered]:
+    """Rows of a Parquet file, in batches. Raises UserError where it is damaged."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        rows = [_plain(row) for batch in file.iter_batches(10_000) for row in batch.to_pylist()]
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        told = str(error).splitlines()[0][:200]
+        raise UserError(f"{path}: not a readable Parquet file: {told}; write it again") from None
+    return "row", list(enumerate(rows, start=1))
+
+
+def xlsx(path: Path) -> tuple[str, Numbered]:
+    """The first sheet that has rows, its first row naming the columns. Values, never formulas."""
+    import openpyxl
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+        if size > UNPACKED:
+            raise UserError(f"{path}: unpacks to {size >> 20} MB; save the rows as .csv or .jsonl")
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        sheets = [[[_cell(cell) for cell in row] for row in sheet.iter_rows(values_only=True)] for sheet in book]
+    except UserError:
+        raise
+    except Exception as error:  # openpyxl raises KeyError, TypeError and others for a damaged book
+        told = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{path}: not a readable .xlsx file: {told}; save it again") from None
+    rows = next((rows for rows in sheets if len(rows) > 1), None)
+    if rows is None:
+        raise UserError(f"{path}:1: no sheet holds a header and rows; give it at least one row")
+    header = [str(name or "").strip() for name in rows[0]]
+    while header and not header[-1]:
+        header.pop()
+    if len(set(header)) < len(header) or not all(header):
+        raise UserError(f"{path}, row 1: the header has an empty or repeated column name; name each column once")
+    numbered = [
+        (number, dict(zip(header, cells, strict=False)))
+        for number, cells in enumerate(rows[1:], start=2)
+        if any(cell not in (None, "") for cell in cells)
+    ]
+    return "row", numbered
+
+
+def pdf(path: Path) -> tuple[str, Numbered]:
+    """One row a page with its text. Raises UserError where no page holds text (a scan)."""
+    import pypdfium2
+
+    try:
+        document = pypdfium2.PdfDocument(path)
+        pages = [page.get_textpage().get_text_range() for page in document]
+    except pypdfium2.PdfiumError as error:
+        raise UserError(f"{path}: not a readable PDF: {error}; print it to a new file") from None
+    rows = [(number, {"text": text.replace("\r\n", "\n")}) for number, text in enumerate(pages, start=1)]
+    if not any(row["text"].strip() for _, row in rows):
+        raise UserError(f"{path}: no page holds text; it is a scan: read it with OCR first")
+    return "row", rows
+
+
+READERS: dict[str, Callable[[Path], tuple[str, Numbered]]] = {".parquet": parquet, ".xlsx": xlsx, ".pdf": pdf}
+
+
+def _cell(value: Any) -> Any:
+    """A cell as JSON has it: whole floats as Excel shows them, dates as text."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return int(value)
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+        return str(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def is_conll(lines: list[str]) -> bool:
+    """Whether lines hold a token and a tag each: 'Paris B-location'."""
+    seen = [line.split() for line in lines[:200] if line.strip() and not line.startswith("-DOCSTART-")]
+    tagged = sum(len(cells) >= 2 and bool(TAG.fullmatch(cells[-1])) for cells in seen)
+    return len(seen) > 0 and tagged >= 0.9 * len(seen) and any("-" in cells[-1] for cells in seen if len(cells) > 1)
+
+
+def conll(lines: list[str]) -> Numbered:
+    """Sentences between blank lines as {"tokens", "tags"}; the number is the line of the first token."""
+    rows: Numbered = []
+    tokens: list[str] = []
+    tags: list[str] = []
+    start = 1
+    for number, line in enumerate([*lines, ""], start=1):
+        cells = line.split()
+        if not cells or cells[0] == "-DOCSTART-":
+            if tokens:
+                rows.append((start, {"tokens": tokens, "tags": tags}))
+            tokens, tags = [], []
+            continue
+        if not tokens:
+            start = number
+        tokens.append(cells[0])
+        tags.append(cells[-1] if len(cells) > 1 else "")
+    return rows
+
+
+def sections(lines: list[str]) -> Numbered:
+    """A Markdown page cut at its headings, code blocks whole."""
+    rows: Numbered = []
+    part: list[str] = []
+    start, fenced = 1, False
+    for number, line in enumerate([*lines, "# "], start=1):
+        if line.lstrip().startswith(("```", "~~~")):
+            fenced = not fenced
+        if (HEADING.match(line) and not fenced) or number > len(lines):
+            if any(text.strip() for text in part):
+                rows.append((start, {"text": "\n".join(part).strip()}))
+            part, start = [], number
+        part.append(line)
+    return rows

@@ -1,0 +1,148 @@
+"""Steps run, written whole or not at all, and recorded: data_source.yaml says how each file came to be.
+
+`tunesmith data rebuild` runs the recorded steps again and compares every byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.config import UserError, write_atomic
+from trainer.data.read import check_path, file_hash
+from trainer.data.steps import STEPS
+
+RECORD = "data_source.yaml"
+
+
+@dataclass
+class Step:
+    """One step. Paths are relative to the folder of data_source.yaml where they lie in it.
+
+    `counts` are rows read, written, and left out or changed by kind; `outputs` maps each file to its SHA-256.
+    """
+
+    step: str
+    input: str
+    input_sha256: str
+    options: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+
+
+def run(step: str, path: Path, out: Path, options: dict[str, Any]) -> Step:
+    """Run a step on a file and record it. `out` is a file, or for `split` a folder.
+
+    Raises UserError. Nothing is left of an output that was not finished.
+    """
+    path, out = Path(path), Path(out)
+    check_path(path)
+    if out.resolve() == path.resolve():
+        raise UserError(f"{out}: would overwrite its own input; give another file")
+    folder = out if step == "split" else out.parent
+    made = Step(step, _relative(path, folder), file_hash(path), _recorded(options, folder))
+    names = ("train.jsonl", "eval.jsonl", "test.jsonl") if step == "split" else (out.name,)
+    counts: Counter[str] = Counter()
+    with writers(folder, names) as write:
+        for name, row in STEPS[step](path, options, counts):
+            write(name or out.name, row)
+            counts["written"] += 1
+            if step == "split":
+                counts[name.removesuffix(".jsonl")] += 1
+        if not counts["written"]:
+            raise UserError(f"{path}: no row is left after {step}; nothing was written")
+    made.counts = {kind: count for kind, count in counts.items() if count}
+    made.outputs = {name: file_hash(folder / name) for name in names}
+    _record(folder, made)
+    return made
+
+
+@contextmanager
+def writers(folder: Path, names: tuple[str, ...]) -> Iterator[Any]:
+    """write(name, row) into temporary files that take their names when all is well, and vanish otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = {}
+    files = {}
+    try:
+        for name in names:
+            handle, temporary[name] = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+            files[name] = os.fdopen(handle, "w", encoding="utf-8", newline="\n")
+        yield lambda name, row: files[name].write(json.dumps(row, ensure_ascii=False) + "\n")
+        for name, file in files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            os.replace(temporary[name], folder / name)
+    except BaseException:
+        for file in files.values():
+            file.close()
+        for path in temporary.values():
+            Path(path).unlink(missing_ok=True)
+        raise
+
+
+def steps(folder: Path) -> list[Step]:
+    """The recorded steps of a folder, in their order. Raises UserError where the record is damaged."""
+    path = folder / RECORD
+    if not path.is_file():
+        return []
+    try:
+        return [Step(**item) for item in yaml.safe_load(path.read_text(encoding="utf-8"))["steps"]]
+    except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a record of steps: {str(error).splitlines()[0]}; remove it") from None
+
+
+def rebuild(folder: Path) -> list[str]:
+    """Run the recorded steps of a folder again; a line for each. Raises UserError where a byte differs."""
+    folder = Path(folder)
+    recorded = steps(folder)
+    if not recorded:
+        raise UserError(f"{folder / RECORD}: no recorded steps; make files with `tunesmith data repair`, `dedupe`, …")
+    told = []
+    for step in recorded:
+        source = _found(step.input, folder)
+        check_path(source)
+        if file_hash(source) != step.input_sha256:
+            raise UserError(f"{source}: is not the file that {step.step} was run on; bring back the one of {step.input_sha256[:12]}…")
+        if step.step not in STEPS or not step.outputs or any("/" in name or name.startswith(".") for name in step.outputs):
+            raise UserError(f"{folder / RECORD}: unknown step {step.step!r}; choose one of {', '.join(STEPS)}")
+        options = {**step.options}
+        if "against" in options:
+            options["against"] = str(_found(options["against"], folder))
+        out = folder if step.step == "split" else folder / next(iter(step.outputs))
+        again = run(step.step, source, out, options)
+        changed = [name for name, digest in step.outputs.items() if again.outputs.get(name) != digest]
+        if changed:
+            raise UserError(f"{folder / changed[0]}: differs from the one recorded; another version of the program made it")
+        told.append(f"{step.step} {step.input}: {', '.join(step.outputs)} as recorded")
+    return told
+
+
+def _record(folder: Path, made: Step) -> None:
+    kept = [step for step in steps(folder) if not set(step.outputs) & set(made.outputs)]
+    document = {"steps": [asdict(step) for step in [*kept, made]]}
+    head = "# How the files of this folder were made. Run the steps again: tunesmith data rebuild FOLDER\n"
+    write_atomic(folder / RECORD, head + yaml.safe_dump(document, allow_unicode=True, sort_keys=False))
+
+
+def _recorded(options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    kept = {name: value for name, value in options.items() if value not in (None, False, "")}
+    return kept | ({"against": _relative(Path(kept["against"]), folder)} if "against" in kept else {})
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path = path.resolve()
+    return str(path.relative_to(folder.resolve())) if path.is_relative_to(folder.resolve()) else str(path)
+
+
+def _found(name: str, folder: Path) -> Path:
+    return Path(name) if Path(name).is_absolute() else folder / name
