@@ -87,6 +87,7 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
         head = set(tokens(hit.heading))
         near = held(wanted, head)
         standing = 0.35 * near + 0.35 * hit.score / best
+        answers = held(wanted, set(tokens(hit.asked))) if hit.asked else 0.0
         for unit in units(hit.text):
             if not is_claim(unit.text) and unit.kind != "row":
                 continue
@@ -94,6 +95,8 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
             frame = own | head | set(tokens(unit.header))
             has = _share(named, frame)
             score = standing + 0.7 * held(wanted, own) + 0.3 * held(wanted, frame) + 0.25 * has
+            # what is asked in other words is answered by how the section begins
+            score += answers * (0.5 if unit.order == 0 else 0.2)
             score += 0.1 * (unit.order == 0) + 0.05 * (asks_steps and unit.kind == "item")
             score += 0.15 * (asks_number and bool(re.search(r"\d", unit.raw)))
             if asks_meaning and unit.kind == "sentence":

@@ -24,7 +24,7 @@ DERIVED = (
     "model_knows_language", "model_superseded", "model_superseded_by", "model_kind", "model_thinking",
     "model_licence", "model_listed", "params_per_rank", "fits_full", "fits_lora", "fits_qlora", "batch_fits", "fits",
     "memory_gb", "memory_high_gb", "usable_gb", "steps", "hours", "base_model_given", "cpu_cores",
-    "named", "label_tokens", "model_size_guessed", "available_gb", "preset",
+    "named", "label_tokens", "model_size_guessed", "available_gb", "preset", "host_needed_gb", "disk_needed_gb", "disk_free_gb", "host_ram_gb",
 )  # fmt: skip
 MOST_LABELS = 20  # labels that the instruction of a row can name
 TEMPLATE = 24  # tokens of the instruction's own words, about
@@ -129,6 +129,9 @@ def _machine(s: Situation, hardware: Hardware | None) -> dict[str, Any]:
         "where": "cpu" if gpus == 0 else "gpu",
         "ram_gb": hardware.ram_gb if hardware else None,
         "cpu_cores": hardware.cpu_cores if hardware else None,
+        # What this machine has says nothing of another one that the person described.
+        "host_ram_gb": hardware.ram_gb if hardware and not said else None,
+        "disk_free_gb": hardware.disk_free_gb if hardware and not said else None,
     }
 
 

@@ -288,7 +288,10 @@ def _gguf_file(settings: Settings, lang: str) -> Path:
 
 def _llamacpp(settings: Settings, lang: str) -> LlamaCppBackend:
     path = _gguf_file(settings, lang)
-    return replace(_loaded(path, path.stat().st_mtime_ns, settings.num_ctx), lang=lang)
+    asked = (path, path.stat().st_mtime_ns, settings.num_ctx)
+    if not _loaded(*asked).engine.running:  # it ended since; the next question loads it again
+        _loaded.cache_clear()
+    return replace(_loaded(*asked), lang=lang)
 
 
 @lru_cache(maxsize=1)  # loading takes seconds and gigabytes: once, until another file is asked for

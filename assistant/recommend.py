@@ -19,6 +19,7 @@ from assistant.rules import Choice, citation, decide, evaluate, matching
 from assistant.situation import situation, situation_from_profile, situation_from_text
 from assistant.types import Reason, Recommendation, Situation
 from kb.facts import Rule, by_id
+from trainer.calibration import Pair
 from trainer.config import STARTER, RunConfig
 from trainer.estimate import estimate
 from trainer.hardware import GpuInfo, Hardware
@@ -50,15 +51,17 @@ AFTER_STEPS = (
 
 
 def recommend(
-    situation: Situation, hardware: Hardware | None = None, profile: Any = None, lang: str = "en"
-) -> Recommendation:
+    situation: Situation, hardware: Hardware | None = None, profile: Any = None, lang: str = "en",
+    pairs: Sequence[Pair] = (),
+) -> Recommendation:  # fmt: skip
     """A decision and, where it is to train, a run, each value with its reason in `lang` ("en" or "zh-TW").
 
     `hardware` counts where the situation says nothing of GPUs; without either, the rules assume one. `profile`
-    is trainer.data.profile() of the data file. Never raises for a valid situation.
+    is trainer.data.profile() of the data file, `pairs` are finished runs of this home (trainer.calibration.load).
+    Never raises for a valid situation.
     """
     situation = complete(situation, profile)
-    facts = facts_of(situation, hardware, profile)
+    facts = facts_of(situation, hardware, profile) | {"pairs_measured": pairs}
     reasons: dict[str, Reason] = {}
     for name in ASSUMED_MACHINE:
         _assume(name, facts)
@@ -128,8 +131,9 @@ def _plan(
 
 
 def from_inputs(
-    given: dict[str, Any], text: str | None = None, data: Path | None = None, lang: str = "en"
-) -> Recommendation:
+    given: dict[str, Any], text: str | None = None, data: Path | None = None, lang: str = "en",
+    pairs: Sequence[Pair] = (),
+) -> Recommendation:  # fmt: skip
     """What the command line does: keys, a sentence and a data file together, on this machine.
 
     Raises UserError for an unknown key, a bad value, or a data file that cannot be read.
@@ -138,7 +142,7 @@ def from_inputs(
     from trainer.hardware import probe
 
     values = {"goal": text, **given} if text else given
-    return recommend(situation(values), probe(), profile(data) if data else None, lang)
+    return recommend(situation(values), probe(), profile(data) if data else None, lang, pairs)
 
 
 def to_json(recommendation: Recommendation) -> dict[str, Any]:
@@ -285,10 +289,11 @@ def _estimate(facts: dict[str, Any], reasons: dict[str, Reason], shape: Any, lan
     mean = facts["max_length"] if facts["base_model"] == STARTER else facts["avg_tokens"]
     lengths = SimpleNamespace(p50=mean, max=facts["max_length"])
     machine = _planned_machine(facts)
-    guess = asdict(estimate(run, shape, lengths, machine, facts["train_rows"], lang))
+    guess = asdict(estimate(run, shape, lengths, machine, facts["train_rows"], lang, facts["pairs_measured"]))
     guess |= {"available_gb": facts["available_gb"], "fits": facts["fits"]}
     guess["device"] = machine.gpus[0].name if machine.gpus else None
     facts["memory_high_gb"] = guess["high_gb"]
+    facts["host_needed_gb"], facts["disk_needed_gb"] = guess["host_gb"], guess["disk_gb"]
     facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None
     return guess
 

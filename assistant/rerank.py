@@ -62,7 +62,10 @@ def load(name: str) -> Reranker:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise UserError(f"TUNESMITH_RERANKER = {name}: no such file; give the path of a .gguf file")
-        return _engine(path.absolute(), path.stat().st_mtime_ns)
+        asked = (path.absolute(), path.stat().st_mtime_ns)
+        if not _engine(*asked).engine.running:
+            _engine.cache_clear()
+        return _engine(*asked)
     return _cross_encoder(str(path) if path.is_dir() else name)
 
 

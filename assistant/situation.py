@@ -22,7 +22,7 @@ NOUNS = (
     "rows?|examples?|samples?|records?|reviews?|sentences?|tweets?|emails?|messages?|comments?|tickets?|conversations?|"
     "dialog(?:ue)?s?|instructions?|q&as?|qas?|question[- ]answers?|questions?|utterances?|translations?|pairs|texts?|"
     "transcripts?|summaries|labels?|abstracts?|posts?|notes|traces?|solutions?|functions?|snippets?|descriptions?|"
-    "headlines?|titles|reports?|contracts?|queries|prompts?|answers?|stories|letters|chats?|calls?|instances?|items"
+    "headlines?|titles|decisions|judge?ments|reports?|contracts?|queries|prompts?|answers?|stories|letters|chats?|calls?|instances?|items"
 )
 HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題|FAQ|QA"
 LABELLED = "標註|标注|標記|标记|標好|标好|labell?ed|annotated"
@@ -53,12 +53,14 @@ NAMED_COUNTS: list[tuple[str, str]] = [
     ("preference_pairs", r"(?:偏好(?:資料|数据|對|对)?|preference pairs?)\s*(?:有|約|约|:|：|=)?\s*"),
 ]  # fmt: skip
 DATA_IS = r"(?:資料量?|数据量?|資料集|数据集|語料|语料|dataset|data)(?:\s*(?:大約|大约|約|约|有|共|總共|of|size|is|about|:|：))*\s*"
+# Documents, and their number after them: "the wiki's files, about 600 of them" in Chinese.
+DOCS_ARE = r"(?:文件|文檔|文档|手冊|手册|規章|规章|條文|条文|法規|法规|PDF)[^，。,.;；\d]{0,6}[，,]?\s*(?:大約|大约|約|约|有|共|總共|总共)*\s*"
 TASKS: list[tuple[str, str]] = [
     ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),
     ("tool-use", r"tool[- ]?(?:use|call)|function[- ]call|工具(?:呼叫|調用|调用|使用)|函(?:式|数|數)(?:呼叫|调用)|\bagent\b"),
     ("translation", r"翻譯|翻译|translat"),
     ("summarization", r"摘要|總結|总结|summar[iy]"),
-    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息)|categor|moderation|\bclasses\b|分(?:成|為|为).{0,8}類|分(?:成|为).{0,8}类|類別|类别"),
+    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息|簡訊|短信|信息|留言)|categor|moderation|\bclasses\b|分(?:成|為|为).{0,8}類|分(?:成|为).{0,8}类|類別|类别"),
     ("extraction", r"抽取|擷取|提取|萃取|extract|結構化|结构化|structured output"),
     ("code", r"程式碼|代碼|代码|寫程式|写程序|編程|编程|\bcod(?:e|ing)\b|\bSQL\b|programming"),
     ("reasoning", r"推理|reasoning|\bmath|數學|数学|解題|解题"),
@@ -89,11 +91,11 @@ ROW_TASKS = ("classification", "ner", "extraction", "summarization", "translatio
 NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+)?gpus?\b|without\s+(?:a\s+|any\s+)?gpu|no\s+graphics\s+card|GPU\s*[:：]\s*(?:none|no\b|無|无|沒有|没有)|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
 SENSITIVE = r"敏感|機密|机密|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
 DAILY = r"每天|每日|天天|隨時|随时|即時|实时|daily|every day|each day|hourly|real[- ]?time"
-WEEKLY = r"每週|每周|每星期|每月|每個月|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
-CHANGES = r"更新|變|变|改|異動|新增|updat|chang|new\b|revis|refresh|stale"
+WEEKLY = r"每週|每周|每星期|每月|每個月|每个月|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
+CHANGES = r"更新|變|变|改|異動|新增|新的|updat|chang|new\b|revis|refresh|stale"
 STATIC = r"不會變|不会变|不變|不变|固定不|很少(?:更新|變|变)|static|never chang|does not change|doesn't change|rarely chang"
 COT = r"推理過程|推理过程|思考過程|思考过程|思維鏈|思维链|思考鏈|解題步驟|解题步骤|chain[- ]of[- ]thought|\bCoT\b|reasoning trace|step[- ]by[- ]step (?:solution|answer)"
-SFT_DONE = r"(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed|(?:微調|微调)(?:之)?(?:後|后)|after fine-?tuning"
+SFT_DONE = r"(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|on top of (?:our|the|an?)\s+SFT|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed|(?:微調|微调)(?:之)?(?:後|后)|after fine-?tuning"
 MODEL = r"\b((?:[\w.-]+/)?(?:Qwen|QwQ|Llama|Gemma|Mistral|Mixtral|Ministral|DeepSeek|Phi|gpt-oss|SmolLM|Yi|GLM|ChatGLM|Baichuan|InternLM|Falcon|OLMo|TAIDE|Breeze)[\w.]*(?:[- ](?!\d+\s?GB)[\w.]*\d[\w.]*)*(?:-(?:Instruct|Chat|Base|Thinking|it|mini|Distill)[\w.-]*)*)"
 MODEL_SIZE = r"(\d+(?:\.\d+)?)\s?[Bb](?![A-Za-z])"
 
@@ -167,6 +169,7 @@ def _counts(text: str, task: str | None) -> dict[str, int]:
     taken: list[tuple[int, int]] = []
     patterns = [(key, rf"{words}(?P<n>{NUMBER})") for key, words in NAMED_COUNTS]
     patterns += [(key, rf"(?P<n>{NUMBER}){ABOUT}{words}") for key, words in COUNTS]
+    patterns.insert(0, ("docs", rf"{DOCS_ARE}(?P<n>{NUMBER})(?=\s*(?:多|幾|几|餘|余)?\s*[份篇本頁页])"))
     patterns.append(("rows", rf"{DATA_IS}(?P<n>{NUMBER})"))  # last: "資料 2000 對" counts pairs
     for key, pattern in patterns:
         for match in re.finditer(pattern, text, re.I):

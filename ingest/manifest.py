@@ -112,6 +112,12 @@ class Manifest:
         where, values = _within(source, since)
         return [row[0] for row in self._db.execute(f"SELECT d.id FROM documents d WHERE {where}", values)]
 
+    def holds(self, source: str) -> bool:
+        """Whether a file is in the index, or anything below a folder."""
+        where, values = _within(source, None)
+        found = self._db.execute(f"SELECT 1 FROM documents d WHERE {where} LIMIT 1", values)
+        return found.fetchone() is not None
+
     def unread(self) -> list[str]:
         """Sources of the documents that are listed and have to be read again."""
         rows = self._db.execute("SELECT source FROM documents WHERE sha256 = '' AND NOT removed ORDER BY id")

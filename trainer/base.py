@@ -7,12 +7,14 @@ line that names the model and the way out.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from trainer.config import STARTER, RunConfig, UserError
+from trainer.estimate import Shape
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]  # what a rehearsal needs of a model
@@ -135,6 +137,34 @@ def _holds(value: Any, key: str) -> bool:
     if isinstance(value, dict):
         return bool(value.get(key)) or any(_holds(item, key) for item in value.values())
     return isinstance(value, list) and any(_holds(item, key) for item in value)
+
+
+def shape_of(path: Path) -> Shape:
+    """The sizes of a model folder as the estimate wants them, from config.json and the files' headers."""
+    config = _read_config(path)
+    text = config.get("text_config") or config
+    heads, hidden = text["num_attention_heads"], text["hidden_size"]
+    tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
+    return Shape(
+        params_b=sum(_weights(file) for file in path.glob("*.safetensors")) / 1e9,
+        layers=text["num_hidden_layers"],
+        hidden=hidden,
+        heads=heads,
+        kv_heads=text.get("num_key_value_heads") or heads,
+        head_dim=text.get("head_dim") or hidden // heads,
+        ffn=text.get("intermediate_size") or 4 * hidden,
+        vocab=text["vocab_size"],
+        tied=tied,
+        experts=text.get("num_experts") or text.get("num_local_experts") or 0,
+        expert_ffn=text.get("moe_intermediate_size") or 0,
+    )
+
+
+def _weights(file: Path) -> int:
+    """The number of weights in a safetensors file: its header is a length in 8 bytes and that much JSON."""
+    with file.open("rb") as handle:
+        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+    return sum(math.prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
 
 
 def device_of(config: RunConfig) -> str:

@@ -7,12 +7,15 @@ Memory is in GiB, as the box of a card says "GB".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kb.facts import by_id
+from trainer.calibration import Pair, interval, like, memory_ratios, time_ratios
 from trainer.config import STARTER, RunConfig
 from trainer.hardware import GpuInfo, Hardware, gpu_row
+from trainer.stages import Rates, Stage, stages
 
 GIB = 2**30
 # Bytes a parameter (FACTS of kb: methods/qlora#memory). NF4 blocks of 64 with double quantization take 4.127 bits.
@@ -20,6 +23,7 @@ BF16, FP32, NF4 = 2.0, 4.0, 0.516
 TILE_TOKENS, TILE_VOCAB = 4096, 32768  # TRL 1.16, trl/kernels/chunked_logprob.py: tile of the fused head
 # Share by which the published points scatter about the prediction: 9 of 10 lie inside (tests/bench/estimate.py).
 BELOW, ABOVE = 0.12, 0.15
+FASTER, SLOWER = 0.5, 1.0  # time, before a run was measured: half to twice
 
 
 TERMS = {  # name of a term → how the Chinese screen shows it
@@ -73,7 +77,8 @@ class Stack:
 class Estimate:
     """Memory by term in GiB with its interval; `fits` and `seconds` are None where the device is unknown.
 
-    `advice` holds the smallest changes that would make it fit, the least harmful first.
+    `advice` holds the smallest changes that would make it fit, the least harmful first. The interval holds nine runs
+    of ten: by the published points, and by the `runs` measured on this device (calibration.py).
     """
 
     terms: dict[str, float]
@@ -83,6 +88,12 @@ class Estimate:
     fits: bool | None = None
     seconds: float | None = None
     advice: list[str] = field(default_factory=list)
+    seconds_low: float | None = None
+    seconds_high: float | None = None
+    stages: list[Stage] = field(default_factory=list)
+    host_gb: float = 0.0  # RAM of the stage that needs most
+    disk_gb: float = 0.0  # of everything that the run and its export write
+    runs: int = 0  # runs on this machine that the interval rests on
 
 
 def estimate(
@@ -92,11 +103,13 @@ def estimate(
     hardware: Hardware | None = None,
     rows: int | None = None,
     lang: str = "en",
+    pairs: Sequence[Pair] = (),
 ) -> Estimate:
-    """Memory and time of a run before it starts.
+    """Memory, disk and time of a run before it starts.
 
     `card` is a ModelCard or Shape, None for the starter model; `tokens` are measured Lengths (p50, p95, max) of
-    the rows, without which every row counts as `max_length`; `rows` are the training rows, for the time.
+    the rows, without which every row counts as `max_length`; `rows` are the training rows, for the time; `pairs` are
+    finished runs of this home (calibration.load).
     """
     shape = card or starter_shape(
         config.starter_hidden_size, config.starter_layers, config.starter_vocab_size
@@ -109,17 +122,43 @@ def estimate(
     limit = gpu.memory_gb if gpu else hardware.ram_gb if hardware and on_cpu else None
     usable = None if limit is None else limit * setting("headroom")
     fits = None if usable is None else total <= usable
+    pairs = like(pairs, gpu.name if gpu else "cpu", config)
+    low, high = interval(total, memory_ratios(pairs), BELOW, ABOVE)
+    cores = hardware.cpu_cores if hardware and on_cpu else None
+    time = seconds(config, shape, tokens, rows, gpu, cores)
+    trained = shape.params_b * 1e9 if config.peft == "full" else adapter_params(shape, config.r)
+    rates = rates_of(config, gpu, cores)
+    loaded = terms.get("weights", shape.params_b * 1e9 * stack.weight_bytes / GIB)
+    parts = stages(config, shape, total, loaded, trained, on_cpu, rates, tokens, rows, time)
+    between = interval(time, time_ratios(pairs), FASTER, SLOWER) if time else (None, None)
     return Estimate(
         terms={name if lang == "en" else TERMS[name]: round(size, 3) for name, size in terms.items()},
         total_gb=round(total, 2),
-        low_gb=round(total * (1 - BELOW), 2),
-        high_gb=round(total * (1 + ABOVE), 2),
+        low_gb=round(low, 2),
+        high_gb=round(high, 2),
         fits=fits,
-        seconds=seconds(
-            config, shape, tokens, rows, gpu, hardware.cpu_cores if hardware and on_cpu else None
-        ),
+        seconds=time,
         advice=changes_that_fit(config, shape, tokens, stack, usable, lang) if fits is False else [],
+        seconds_low=between[0] and round(between[0]),
+        seconds_high=between[1] and round(between[1]),
+        stages=parts,
+        host_gb=max(stage.host_gb for stage in parts),
+        disk_gb=round(sum(stage.disk_gb for stage in parts if not stage.name.startswith("serving")), 2),
+        runs=len(pairs),
     )
+
+
+def rates_of(config: RunConfig, gpu: GpuInfo | None, cpu_cores: int | None) -> Rates:
+    """FLOP, bytes of memory and bytes of disk a second, by the table of GPUs and the rules; None where unknown."""
+    disk = setting("disk_gb_per_second") * 1e9
+    if gpu is not None:
+        row = gpu_row(gpu.name, gpu.memory_gb)
+        if row is None or not row.bf16_tflops:
+            return Rates(None, None, disk)
+        return Rates(row.bf16_tflops * 1e12 * setting("utilisation"), row.bandwidth_gbs * 1e9, disk)
+    if config.base_model == STARTER:
+        return Rates(setting("starter_gflops") * 1e9 if cpu_cores else None, None, disk)
+    return Rates(cpu_cores * setting("cpu_gflops_per_core") * 1e9 if cpu_cores else None, None, disk)
 
 
 def run_terms(config: RunConfig, shape: Any, tokens: Any, stack: Stack) -> dict[str, float]:
@@ -179,11 +218,7 @@ def seconds(
         return round(total * 6 * linear_params(shape) / (setting("starter_gflops") * 1e9))
     flop = (6 if config.peft == "full" else 4) + (2 if config.gradient_checkpointing else 0)
     weights = (shape.active_b or shape.params_b) * 1e9
-    if gpu is not None:
-        row = gpu_row(gpu.name, gpu.memory_gb)
-        rate = (row.bf16_tflops or 0) * 1e12 * setting("utilisation") if row else 0
-    else:
-        rate = (cpu_cores or 0) * setting("cpu_gflops_per_core") * 1e9
+    rate = rates_of(config, gpu, cpu_cores).flop
     return round(total * flop * weights / rate) if rate else None
 
 

@@ -7,11 +7,14 @@ killed goes on from the last one. Needs torch; nothing heavy is imported before 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
 import platform
+import resource
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -19,12 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from trainer import base, progress
+from trainer.calibration import measured_pair, note
 from trainer.config import STARTER, RunConfig
+from trainer.data.check import Lengths
 from trainer.data.convert import Row, contents
 from trainer.data.stage import Staged, freeze, stage, thaw
-from trainer.data.tokens import fit
+from trainer.data.tokens import fit, lengths
+from trainer.estimate import estimate
 from trainer.evaluate import evaluate
 from trainer.generate import Stopped
+from trainer.hardware import probe
 from trainer.methods import require_trainable
 from trainer.runs import RunFolder
 from trainer.starter import make_starter
@@ -154,15 +161,51 @@ def _train(
     if not config.packing and (lost := len(rows) - len(trainer.train_dataset)) > 0:
         print(f"rows whose answer does not fit max_length, left out: {lost}", flush=True)
     checkpoint = resume_from or next(reversed(folder.checkpoints()), None)
+    began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.monotonic() - began
     stopped = should_stop() and trainer.state.global_step < trainer.state.max_steps
     if not stopped:
         _save(trainer, tokenizer, weights(folder, config), config, base_path)
+        if checkpoint is None:  # a part of a run says nothing of its time
+            _calibrate(folder, config, base_path, tokenizer, staged, device, seconds)
     del trainer, model
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()  # evaluation loads the model again
     return not stopped
+
+
+def _calibrate(
+    folder: RunFolder, config: RunConfig, base_path: Path, tokenizer: Any, staged: Staged, device: str, seconds: float
+) -> None:  # fmt: skip
+    """Keep what was predicted for this run beside what it took, for the intervals of later runs."""
+    machine = probe()
+    if device == "cpu":
+        machine = dataclasses.replace(machine, gpus=[])
+    rows = rows_read(config, staged.splits.train)
+    sizes = sorted(lengths([row for row in rows if "prompt" in row], tokenizer)) or [config.max_length]
+    tokens = Lengths(sizes[len(sizes) // 2], sizes[int(0.95 * len(sizes))], sizes[-1])
+    try:
+        shape = base.shape_of(base_path)
+    except KeyError as error:  # an architecture of other words: its runs stay out of the residuals
+        print(f"not calibrated: {base_path / 'config.json'} has no {error}", flush=True)
+        return
+    guess = estimate(config, shape, tokens, machine, len(staged.splits.train))
+    where = machine.gpus[0].name if machine.gpus else "cpu"
+    pair = measured_pair(guess, config, where, folder.id, peak_gb(device), seconds)
+    note(folder.path.parents[3], folder.path, pair, guess.terms)
+
+
+def peak_gb(device: str) -> float:
+    """The most memory that this process held: on the GPU with what CUDA itself takes, else its resident set."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    outside = total - free - torch.cuda.memory_reserved()  # the context, and whoever else uses the card
+    return (torch.cuda.max_memory_reserved() + outside) / 2**30
 
 
 def rows_read(config: RunConfig, rows: list[Row]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 
@@ -32,7 +33,10 @@ def serve(host: str, port: int, progress: Callable[[int, int, str], None]) -> No
         target=__import__, args=("gradio",)
     )  # four seconds that the index need not wait for
     importing.start()
-    build_kb(where.index, progress)
+    server = where.chroma()
+    if server and server.warning:
+        print(f"warning: {server.warning}", file=sys.stderr)
+    build_kb(where.index, progress, server=server)
     importing.join()
     import uvicorn
 

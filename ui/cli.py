@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from kb.errors import UserError
-from ui import cli_conversations, cli_runs
+from ui import cli_conversations, cli_data, cli_library, cli_runs
+from ui.cli_library import Since, Source, filtered
 
 app = typer.Typer(
     name="tunesmith",
@@ -87,9 +88,20 @@ def open_index(quiet: bool = False):
     from ingest.sync import build_kb
     from ui.home import home
 
+    server = chroma(warn=True)
     with progress(not quiet and sys.stderr.isatty()) as bar:
-        build_kb(home().index, bar)
-    return Index.open(home().index)
+        build_kb(home().index, bar, server=server)
+    return Index.open(home().index, server=server)
+
+
+def chroma(warn: bool = False):
+    """The Chroma server that keeps the vectors, where one is set; a warning where it lies open."""
+    from ui.home import home
+
+    server = home().chroma()
+    if warn and server and server.warning:
+        typer.echo(f"warning: {server.warning}", err=True)
+    return server
 
 
 @app.command()
@@ -111,6 +123,8 @@ def search(
     question: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="Passages to return.")] = 5,
     lang: Lang = None,
+    source: Source = None,
+    since: Since = None,
     as_json: Json = False,
     as_batch: Batch = False,
 ) -> None:
@@ -123,7 +137,8 @@ def search(
 
     def found(request: dict[str, Any]) -> list[Any]:
         count = number_of(request, "k", k)
-        return rerank.search(index, text_of(request), count, request.get("lang") or lang, reranker)
+        within = filtered(index, request, source, since)
+        return rerank.search(within, text_of(request), count, request.get("lang") or lang, reranker)
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"hits": [hit_json(hit) for hit in found(request)]}
@@ -143,6 +158,8 @@ def ask(
     question: Annotated[str | None, typer.Argument(help="What you want to know.")] = None,
     backend: Annotated[str, typer.Option(help="auto, ollama, openai, llamacpp or extract.")] = "auto",
     lang: Lang = None,
+    source: Source = None,
+    since: Since = None,
     as_json: Json = False,
     as_batch: Batch = False,
 ) -> None:
@@ -159,7 +176,8 @@ def ask(
 
     def reply(request: dict[str, Any]):
         history = request.get("history") or ()
-        return answering.ask(index, text_of(request), history, request.get("lang") or lang, settings)
+        within = filtered(index, request, source, since)
+        return answering.ask(within, text_of(request), history, request.get("lang") or lang, settings)
 
     if as_batch:
         batch(lambda request: answering.to_json(reply(request)))
@@ -193,6 +211,8 @@ def recommend(
 ) -> None:
     """Recommend a decision and a run; every value with its reason and source."""
     from assistant import recommend as advice
+    from trainer import calibration
+    from ui.home import home
 
     if as_batch:
         batch(
@@ -210,7 +230,8 @@ def recommend(
         raise UserError(
             "nothing to go by: describe the task, or give --data FILE, --task and --rows (tunesmith recommend --help)"
         )
-    result = advice.from_inputs(given, text=goal, data=data, lang=lang or screen_lang())
+    pairs = calibration.load(home().path)
+    result = advice.from_inputs(given, text=goal, data=data, lang=lang or screen_lang(), pairs=pairs)
     if save:
         save_run(result.run, save)
     if as_json:
@@ -219,53 +240,6 @@ def recommend(
         from ui.terminal import print_recommendation
 
         print_recommendation(result, lang or screen_lang())
-
-
-@app.command()
-def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders: .md .txt .pdf .docx .html")],
-) -> None:
-    """Add your own documents to the library; unchanged files are skipped."""
-    from ingest.sync import add_paths
-    from ui.home import home
-
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder; give the path of a document")
-    open_index()
-    with progress(sys.stderr.isatty()) as bar:
-        report = add_paths(home().index, paths, bar)
-    for path, why in report.skipped:
-        typer.echo(f"skipped {path}: {why}", err=True)
-    typer.echo(
-        f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged, "
-        f"{len(report.skipped)} skipped; {report.chunks} passages in {report.seconds:.1f} s"
-    )
-
-
-@app.command()
-def library(
-    remove: Annotated[
-        list[str] | None, typer.Option("--remove", help="Take this document out of the library.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """List your documents in the library, or take one out."""
-    from ingest import sync
-    from ui.home import home
-
-    index = open_index(quiet=as_json)
-    if remove:
-        report = sync.remove(home().index, remove)
-        typer.echo(f"{report.removed} removed")
-        return
-    documents = index.documents()
-    if as_json:
-        emit({"documents": [vars(document) | {"source": str(document.source)} for document in documents]})
-    else:
-        from ui.terminal import print_documents
-
-        print_documents(documents)
 
 
 @kb_app.command("check")
@@ -303,7 +277,9 @@ def kb_site(
 
     config = write(out)
     if find_spec("mkdocs") is None:
-        typer.echo(f"wrote {config}; to build it: pip install 'tunesmith[site]', then mkdocs build -f {config}")
+        typer.echo(
+            f"wrote {config}; to build it: pip install 'tunesmith[site]', then mkdocs build -f {config}"
+        )
         return
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", str(config)]
     if subprocess.run(command, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode:
@@ -312,8 +288,10 @@ def kb_site(
 
 
 cli_runs.register(app)
+app.command()(cli_library.ingest)
+app.add_typer(cli_library.library_app, name="library")
 app.add_typer(cli_runs.run_app, name="run")
-app.add_typer(cli_runs.data_app, name="data")
+app.add_typer(cli_data.data_app, name="data")
 app.add_typer(cli_conversations.conversations_app, name="conversations")
 app.add_typer(kb_app, name="kb")
 

@@ -1,10 +1,9 @@
-"""Commands about data, runs and models; part of the command line in ui/cli.py."""
+"""Commands about runs and models; part of the command line in ui/cli.py."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,6 @@ import typer
 
 from kb.errors import UserError
 
-data_app = typer.Typer(help="Look at, check, convert and split a data file.", no_args_is_help=True)
 run_app = typer.Typer(help="Show, follow, cancel, resume and compare runs.", no_args_is_help=True)
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="Run as task/version, for example reviews/v1.")]
@@ -41,54 +39,6 @@ def jobs():
     from ui.home import home
 
     return Jobs(home().path)
-
-
-@data_app.command("check")
-def data_check(file: Path, as_json: Json = False) -> None:
-    """Measure a data file and name every fault. Status 1 when a fault stops training."""
-    from trainer.data import profile
-    from ui.cli import screen_lang
-    from ui.terminal import print_profile
-
-    measured = profile(file)
-    if as_json:
-        emit(asdict(measured))
-    else:
-        print_profile(measured, screen_lang())
-    if any(finding.severity == "error" for finding in measured.findings):
-        raise typer.Exit(1)
-
-
-@data_app.command("convert")
-def data_convert(file: Path, out: Path) -> None:
-    """Write FILE as conversational prompt/completion JSONL, which TRL takes."""
-    from trainer.data import convert_file
-
-    report = convert_file(file, out)
-    typer.echo(report)
-
-
-@data_app.command("split")
-def data_split(
-    file: Path,
-    out: Annotated[Path, typer.Argument(help="Folder for train.jsonl, eval.jsonl and test.jsonl.")],
-    test_fraction: Annotated[float, typer.Option(min=0, max=0.5)] = 0.1,
-    eval_fraction: Annotated[float, typer.Option(min=0, max=0.5)] = 0.05,
-    seed: int = 42,
-) -> None:
-    """Split a file by label, no row in two parts."""
-    from trainer.data import split_file
-
-    typer.echo(split_file(file, out, test_fraction=test_fraction, eval_fraction=eval_fraction, seed=seed))
-
-
-@data_app.command("preview")
-def data_preview(file: Path, rows: Annotated[int, typer.Option(min=1, max=100)] = 3) -> None:
-    """Show rows as the trainer will see them."""
-    from trainer.data import preview
-
-    for row in preview(file, rows):
-        emit(row)
 
 
 @run_app.command("show")

@@ -11,6 +11,7 @@ from typing import Any
 from trainer.jobs import Jobs
 from ui.chat import Engines
 from ui.home import Home
+from ui.streams import Streams
 
 QUEUE_SECONDS = 2.0
 
@@ -22,12 +23,13 @@ class Context:
         self.home = home
         self.jobs = Jobs(home.path)
         self.engines = Engines()
+        self.streams = Streams()
 
     @cached_property
     def index(self) -> Any:
         from ingest.index import Index
 
-        return Index.open(self.home.index)
+        return Index.open(self.home.index, server=self.home.chroma())
 
     @cached_property
     def hardware(self) -> Any:

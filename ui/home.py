@@ -51,6 +51,19 @@ class Home:
     def uploads(self) -> Path:
         return self.path / "uploads"
 
+    def chroma(self) -> Any:
+        """The Chroma server or cloud that keeps the vectors, an ingest.server.Server; None for files under here.
+
+        A key for Chroma Cloud alone sends nothing anywhere: TUNESMITH_CHROMA_URL=cloud has to ask for it.
+        """
+        url = os.environ.get("TUNESMITH_CHROMA_URL", "").strip()
+        if not url:
+            return None
+        from ingest.server import Server
+
+        names = ("TUNESMITH_CHROMA_TOKEN", "CHROMA_TENANT", "CHROMA_DATABASE", "CHROMA_API_KEY")
+        return Server(url, *(os.environ.get(name, "").strip() for name in names))
+
     def settings(self) -> Settings:
         """Answering settings: settings.yaml, overruled by the environment."""
         file = self.path / "settings.yaml"

@@ -50,6 +50,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "ask.send": ("Send", "送出"),
     "ask.new": ("New conversation", "新對話"),
     "ask.stop": ("Stop", "停止"),
+    "ask.stopped": ("Stopped; this answer is not kept.", "已停止，這個回答不會保存。"),
     "ask.side": ("A plan for this", "適合的計畫"),
     "ask.side_empty": (
         "Describe a task (kind, language, how many rows) and a plan appears here.",
@@ -141,6 +142,21 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "plan.memory": ("Memory while training", "訓練所需記憶體"),
     "plan.time": ("Time", "時間"),
     "plan.between": ("between {low} and {high} GB", "介於 {low} 與 {high} GB"),
+    "plan.measured_runs": ("by {n} runs measured here as well", "並參考這台機器上 {n} 次實測"),
+    "plan.stages": (
+        "Each stage: at most {ram} GB of main memory, {disk} GB of disk",
+        "各階段：主記憶體最多 {ram} GB，磁碟共 {disk} GB",
+    ),
+    "plan.stage.name": ("stage", "階段"),
+    "plan.stage.gpu": ("GPU", "GPU"),
+    "plan.stage.ram": ("main memory", "主記憶體"),
+    "plan.stage.disk": ("disk", "磁碟"),
+    "plan.stage.time": ("time", "時間"),
+    "plan.stage.training": ("training", "訓練"),
+    "plan.stage.evaluation": ("scoring, both models", "評分（兩個模型）"),
+    "plan.stage.merging": ("merging", "合併權重"),
+    "plan.stage.gguf": ("GGUF files and proof", "GGUF 檔與驗證"),
+    "plan.stage.serving": ("serving in Ollama", "在 Ollama 執行"),
     "plan.warnings": ("Mind", "請留意"),
     "plan.alternatives": ("Alternatives", "其他做法"),
     "plan.data": ("Your data", "你的資料"),
@@ -265,6 +281,39 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
 
 
 STRINGS |= {f"said.{code}": (texts["en"], texts["zh-TW"]) for code, texts in MESSAGES.items()}
+
+
+STRINGS |= {  # the Data tab, and what `tunesmith data check` prints
+    "tab.data": ("Data", "資料"),
+    "data.error": ("stops training", "必須處理"),
+    "data.warning": ("mind", "請留意"),
+    "data.info": ("worth a look", "可以看看"),
+    "data.clean": ("Nothing is wrong with this file.", "這個檔案沒有問題。"),
+    "data.file": ("Data file", "資料檔"),
+    "data.path": ("… or a path on this machine", "……或這台機器上的路徑"),
+    "data.against": ("Test file to look for leaks (optional)", "比對外洩的測試檔（選填）"),
+    "data.check": ("Check this file", "檢查檔案"),
+    "data.empty": (
+        "Give a data file (JSONL, JSON, CSV, TSV, Parquet, XLSX, CoNLL, text, Markdown, PDF); it is read here and sent nowhere.",
+        "提供資料檔（JSONL、JSON、CSV、TSV、Parquet、XLSX、CoNLL、文字、Markdown、PDF）；只在本機讀取，不會送到別處。",
+    ),
+    "data.rows_of": ("{rows} rows of {read} can be trained on", "{read} 筆中有 {rows} 筆可以訓練"),
+    "data.findings": ("Findings", "檢查結果"),
+    "data.where": ("rows", "位置"),
+    "data.why": ("why", "為什麼"),
+    "data.repair": ("Repair: broken lines, encoding, useless rows", "修復：壞行、亂碼、無用的資料"),
+    "data.dedupe": ("Remove repeats, near ones too", "移除重複（含近似）"),
+    "data.redact": ("Redact personal data and keys", "遮蔽個資與金鑰"),
+    "data.traditional": ("Write it all in Traditional Chinese", "全部轉成繁體"),
+    "data.made": ("Made {name}; it is checked below.", "已產生 {name}，檢查結果如下。"),
+    "data.preview": ("What is trained: show tokens", "看看會訓練哪些 token"),
+    "data.model": ("Tokenizer of", "使用哪個模型的分詞器"),
+    "data.carried": ("{n} of {of} tokens carry loss (highlighted)", "{of} 個 token 中有 {n} 個計入損失（反白）"),
+    "data.left_out": ("{n} rows are left out by the trainer", "{n} 筆會被訓練器略過"),
+    "data.plan": ("Plan with this file", "用這個檔案做計畫"),
+    "data.none": ("Give a data file first.", "請先提供資料檔。"),
+    "data.sizes": ("Labels", "標籤"),
+}
 
 
 def translator(lang: str) -> Translate:

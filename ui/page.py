@@ -14,9 +14,9 @@ from ui import library as library_routes
 from ui.context import Context
 from ui.guard import LOOPBACK, Guard
 from ui.home import Home
-from ui.tabs import ask, library, plan, runs, test
+from ui.tabs import ask, data, library, plan, runs, test
 
-TABS = {"ask": ask, "plan": plan, "runs": runs, "test": test, "library": library}
+TABS = {"ask": ask, "data": data, "plan": plan, "runs": runs, "test": test, "library": library}
 POLLING = ("runs", "test")
 HERE = Path(__file__).parent
 HEAD = """<script>
@@ -68,6 +68,7 @@ def blocks(context: Context, lang: str) -> gr.Blocks:
                 tab.select(None, js=remember)
                 selected[name] = tab.select
         ask.connect(context, lang, t, pages["ask"], pages["plan"], tabs)
+        data.connect(context, lang, t, pages["data"], pages["plan"], tabs)
         plan.connect(context, lang, t, pages["plan"], pages["runs"], tabs)
         runs.connect(context, lang, t, pages["runs"], pages["test"], tabs)
         test.connect(context, lang, t, pages["test"])

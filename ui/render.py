@@ -285,7 +285,7 @@ def origin(cited: dict[str, Any], rule: str, t: Translate) -> str:
 
 
 def estimate(value: dict[str, Any], t: Translate) -> str:
-    """Memory by term as bars, with the interval; time where it is known."""
+    """Memory by term as bars with the interval, then each stage with its memory, disk and time."""
     total = value["total_gb"] or 1
     bars = "".join(
         f'<div class="term"><span>{escape(name)}</span><i style="width:{max(100 * size / total, 0.5):.1f}%"></i><span>{size:.2f} GB</span></div>'
@@ -293,8 +293,36 @@ def estimate(value: dict[str, Any], t: Translate) -> str:
         if size >= 0.005
     )
     interval = t("plan.between", low=f"{value['low_gb']:.1f}", high=f"{value['high_gb']:.1f}")
-    time = f" · {t('plan.time')}: {duration(value['seconds'], t)}" if value.get("seconds") else ""
-    return f'<div class="estimate"><b>{t("plan.memory")}: {value["total_gb"]:.1f} GB</b> <small>{interval}{time}</small>{bars}</div>'
+    basis = f" · {t('plan.measured_runs', n=value['runs'])}" if value["runs"] else ""
+    time = ""
+    if value.get("seconds"):
+        low, high = duration(value["seconds_low"], t), duration(value["seconds_high"], t)
+        time = f" · {t('plan.time')}: {duration(value['seconds'], t)} ({low} – {high})"
+    return (
+        f'<div class="estimate"><b>{t("plan.memory")}: {value["total_gb"]:.1f} GB</b> '
+        f"<small>{interval}{basis}{time}</small>{bars}{stages(value, t)}</div>"
+    )
+
+
+def stages(value: dict[str, Any], t: Translate) -> str:
+    """What each stage of a run takes, folded."""
+    heads = "".join(f"<th>{t('plan.stage.' + name)}</th>" for name in ("name", "gpu", "ram", "disk", "time"))
+    rows = "".join(
+        f"<tr><th>{stage_name(item['name'], t)}</th><td>{_gb(item['device_gb'])}</td><td>{_gb(item['host_gb'])}</td>"
+        f"<td>{_gb(item['disk_gb'])}</td><td>{duration(item['seconds'], t) if item['seconds'] else '–'}</td></tr>"
+        for item in value["stages"]
+    )
+    sums = t("plan.stages", ram=f"{value['host_gb']:.1f}", disk=f"{value['disk_gb']:.1f}")
+    return f"<details><summary>{sums}</summary><table>{heads}{rows}</table></details>"
+
+
+def stage_name(name: str, t: Translate) -> str:
+    kind, _, quant = name.partition(" ")
+    return f"{t('plan.stage.' + kind)} {escape(quant)}".strip()
+
+
+def _gb(size: float | None) -> str:
+    return f"{size:.1f} GB" if size else "–"
 
 
 def rehearsal(found: dict[str, Any], lang: str, t: Translate) -> str:

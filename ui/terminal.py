@@ -123,13 +123,46 @@ def print_profile(profile: Any, lang: str) -> None:
     grid.add_row(t("plan.duplicates"), f"{profile.duplicates:,}")
     console.print(grid)
     for finding in profile.findings:
-        console.print(f"[yellow]{finding.severity}[/] {escape(localised(finding.message, lang))}")
+        print_finding(finding, profile.path, lang)
+    if not profile.findings:
+        console.print(t("data.clean"))
+
+
+def print_finding(finding: Any, path: str, lang: str) -> None:
+    """One fault: what, where, why, and the command that mends it."""
+    colour = {"error": "red", "warning": "yellow", "info": "cyan"}[finding.severity]
+    t = translator(lang)
+    console.print(f"[{colour}]{t('data.' + finding.severity)}[/] {escape(localised(finding.message, lang))}")
+    if finding.lines:
+        more = "…" if finding.rows > len(finding.lines) else ""
+        places = ", ".join(f"{path}:{line}" if at == 0 else f":{line}" for at, line in enumerate(finding.lines))
+        console.print(f"    [dim]{escape(places)}{more}[/]")
+    if finding.example:
+        console.print(f"    [dim]{escape(' '.join(finding.example.split())[:100])}[/]")
+    console.print(f"    {escape(localised(finding.why, lang))} [dim]({finding.page})[/]")
+    console.print(f"    → {escape(finding.command or localised(finding.fix, lang))}")
+
+
+def print_masks(found: dict[str, Any]) -> None:
+    """Rows as tokens: those that carry loss in colour."""
+    for row in found["rows"]:
+        if row["part"]:
+            console.print(f"[bold]{row['part']}[/]")
+        for text, trained in row["pieces"]:
+            shown = escape(text)
+            console.print(f"[black on green]{shown}[/]" if trained else f"[dim]{shown}[/]", end="")
+        carried = sum(label != -100 for label in row["labels"])
+        console.print(f"\n[bold]{carried} of {len(row['ids'])} tokens carry loss[/]\n")
+    for kind, count in {**found["cut"], "left out by the trainer": found["left_out"]}.items():
+        if count:
+            console.print(f"{kind.replace('_', ' ')}: {count}")
 
 
 def print_documents(documents: Sequence[Any]) -> None:
     own = [document for document in documents if document.source != "kb"]
     for document in own:
-        console.print(f"{escape(str(document.source))}  [dim]{document.chunks} passages[/]")
+        days = f"changed {document.modified or '?'}, added {document.ingested}"
+        console.print(f"{escape(str(document.source))}  [dim]{document.chunks} passages, {days}[/]")
     console.print(f"{len(own)} documents of yours, {len(documents) - len(own)} pages of the knowledge base")
 
 

@@ -326,11 +326,21 @@ def test_a_gguf_file_answers_in_this_process_and_says_when_a_prompt_is_too_long(
     assert pick(Settings("llamacpp", gguf=str(gguf), num_ctx=512)).engine is backend.engine  # loaded once
 
 
-def test_llama_cpp_that_ends_in_mid_answer_is_one_line_after_what_had_arrived(gguf):
-    backend = pick(Settings("llamacpp", gguf=str(gguf), num_ctx=480))  # an engine of its own
-    stream = backend.stream([{"role": "user", "content": "rank"}], 400)
-    assert isinstance(next(stream), str)
-    backend.engine._process.kill()
+def test_llama_cpp_that_ends_in_mid_answer_is_one_line_and_loaded_again_for_the_next(gguf):
+    settings = Settings("llamacpp", gguf=str(gguf), num_ctx=480)  # an engine of its own
+    backend = pick(settings)
+    chat, engine = backend.engine.chat, backend.engine
+
+    def dying(*args, **options):
+        """A small model is done before it can be killed, so the rest is asked for once the process is gone."""
+        yield "Half of"
+        engine._process.kill()
+        yield from chat(*args, **options)
+
+    engine.chat = dying
+    stream = backend.stream(HI, 400)
+    assert next(stream) == "Half of"
     with pytest.raises(BackendError, match=r"load it again") as error:
         list(stream)
     assert "\n" not in str(error.value)
+    assert pick(settings).engine is not engine and pick(settings).count("rank") > 0

@@ -24,7 +24,7 @@ def test_ollamas_models_come_with_size_context_and_thinking_and_without_embedder
     with serving(ollama()) as (host, _):
         found = {model.name: model for model in models(Settings("ollama", ollama_host=host))}
     assert found["q3think:latest"] == ModelInfo("q3think:latest", "ollama", 493364, 4096, True)
-    assert list(found)[0] == "jin:latest" and "minilm:latest" not in found
+    assert next(iter(found)) == "jin:latest" and "minilm:latest" not in found
 
 
 def test_a_model_that_is_deleted_meanwhile_is_left_out():

@@ -62,6 +62,8 @@ def test_an_expert_would_accept(case):
         assert re.search(case["warns"], "\n".join(result["warnings"])), result["warnings"]
     if "silent" in case:
         assert not re.search(case["silent"], "\n".join(result["warnings"])), result["warnings"]
+    if "ask" in case:
+        assert (result["ask"] or {}).get("slot") == case["ask"]
     if "alt" in case:
         assert re.search(case["alt"], json.dumps(result["alternatives"], ensure_ascii=False))
 
@@ -313,3 +315,93 @@ def test_the_files_kind_of_rows_decides_the_method(shared_data, file, accepted):
         pytest.skip(f"{file} is not in shared/data")
     result = to_json(advice.from_inputs({"gpu_vram_gb": 24}, data=path))
     assert (result["decision"], result["method"]) in accepted, result["warnings"]
+
+
+def test_every_plan_validates_cites_and_costs():
+    sources = {source.name for source in table("sources")}
+    for number, given in enumerate(random_situations(120, seed=5)):
+        result = to_json(recommend(given, lang=("en", "zh-TW")[number % 2]))
+        assert [plan["name"] for plan in result["plans"]] == (list(advice.PLANS) if result["run"] else [])
+        for plan in result["plans"]:
+            RunConfig(**plan["run"])
+            assert plan["memory_gb"] > 0 and "{" not in plan["because"], plan
+            for reason in (plan, *plan["changes"].values()):
+                cited = reason["citation"]
+                assert f"{cited['page']}#{cited['anchor']}" in ANCHORS
+                assert {source["name"] for source in cited["sources"]} <= sources
+            same = {**result["run"], **{name: reason["value"] for name, reason in plan["changes"].items()}}
+            assert {name: same[name] for name in plan["run"]} == plan["run"]
+            if plan["name"] == "recommended":
+                assert plan["run"] == result["run"] and not plan["changes"]
+
+
+def test_the_safe_plan_asks_for_less_and_the_best_for_no_smaller_a_model():
+    for base in (*GRID, {"task": "chat", "language": "zh", "gpu_vram_gb": 12}, {"preference_pairs": 5000}):
+        plans = {plan["name"]: plan for plan in advise(**{"rows": 5000, "gpu_vram_gb": 24, **base})["plans"]}
+        safe, middle, best = (plans[name] for name in advice.PLANS)
+        assert safe["memory_gb"] <= middle["memory_gb"] and safe["seconds"] < middle["seconds"], base
+        assert (
+            safe["model_b"] <= middle["model_b"] <= best["model_b"] and best["seconds"] >= middle["seconds"]
+        )
+        assert safe["fits"] and best["fits"]
+
+
+def test_a_rank_that_the_person_asked_for_stays_in_every_plan():
+    plans = advise(task="chat", rows=5000, gpu_vram_gb=24, wanted_r=48)["plans"]
+    assert {plan["r"] for plan in plans} == {48}
+
+
+def test_no_question_is_asked_twice_and_questions_end():
+    for given in random_situations(80, seed=3):
+        asked: list[str] = []
+        while question := recommend(given.model_copy(update={"asked": asked})).ask:
+            assert question["slot"] not in asked and question["question"], given
+            assert question["slot"] in Situation.model_fields
+            asked.append(question["slot"])
+        assert len(asked) <= 5
+
+
+def test_a_question_is_in_the_readers_language():
+    given = situation({"task": "classification"})
+    assert re.search(r"[\u4e00-\u9fff]", recommend(given, lang="zh-TW").ask["question"])
+    assert not re.search(r"[\u4e00-\u9fff]", recommend(given, lang="en").ask["question"])
+
+
+def test_the_baseline_comes_first_with_its_command_except_for_the_starter():
+    first = advise(task="chat", rows=5000, gpu_vram_gb=24)["baseline"]
+    assert first["command"] == "tunesmith baseline RUN.yaml" and first["citation"]["sources"]
+    assert advise(task="classification", rows=5000, base_model="starter")["baseline"] is None
+    assert advise(task="classification", rows=20)["baseline"] is None
+
+
+def test_values_of_the_persons_own_are_marked_with_the_advised_one_and_the_warning():
+    plan = recommend(situation({"task": "chat", "rows": 5000, "gpu_vram_gb": 24}))
+    assert advice.yours(plan.run, plan) == {}
+    own = advice.yours({**plan.run, "learning_rate": 0.1, "epochs": 3}, plan, "zh-TW")
+    assert set(own) == {"learning_rate", "epochs"} and own["epochs"]["warning"] is None
+    assert (
+        own["learning_rate"]["advised"] == plan.run["learning_rate"]
+        and "超出" in own["learning_rate"]["warning"]
+    )
+    assert own["learning_rate"]["rule"] == "yours" and own["learning_rate"]["citation"]["sources"]
+
+
+def test_a_full_disk_and_a_small_memory_are_told_before_the_start():
+    given = situation({"task": "chat", "rows": 5000, "language": "en"})
+    card = GpuInfo("NVIDIA GeForce RTX 4090", 24, 24, True)
+    told = "\n".join(recommend(given, Hardware([card], 8, 16.0, 20.0)).warnings)
+    assert "Disk:" in told and "Main memory:" in told
+    silent = "\n".join(recommend(given, Hardware([card], 8, 128.0, 900.0)).warnings)
+    assert "Disk:" not in silent and "Main memory:" not in silent
+
+
+def test_runs_measured_here_move_the_interval():
+    from trainer.calibration import Pair
+
+    given = situation({"task": "chat", "rows": 5000, "language": "en"})
+    here = Hardware([GpuInfo("NVIDIA GeForce RTX 4090", 24, 24, True)], 8, 64.0, 900.0)
+    first = recommend(given, here).estimate
+    name = "GeForce RTX 4090"
+    pairs = [Pair(name, "lora", 10.0, 10.0, 100.0, 100.0)] * 12
+    later = recommend(given, here, pairs=pairs).estimate
+    assert later["high_gb"] - later["low_gb"] < first["high_gb"] - first["low_gb"] and later["runs"] == 12

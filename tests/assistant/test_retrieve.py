@@ -53,7 +53,7 @@ def mixed(tmp_path_factory, built_home):
         ("DPO 的 beta 該設多少", ("methods/dpo", "beta")),
         ("過擬合有哪些徵兆", ("troubleshooting/overfitting", "signs")),
         ("过拟合有哪些征兆", ("troubleshooting/overfitting", "signs")),
-        ("is 80 rows enough data to fine-tune", ("datasets/preparation", "how-much")),
+        ("is 80 rows enough data to fine-tune", ("datasets/how-much-data", "minimum")),
         (
             "should I use RAG or fine-tune when knowledge changes daily",
             ("guides/prompt-rag-or-finetune", "rag"),
@@ -204,3 +204,18 @@ def test_a_chinese_question_needs_no_vectors(built_home):
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout == "False False\n", run.stderr
+
+
+def test_a_question_in_other_words_finds_the_section_that_answers_it(index):
+    for question, page in [
+        ("訓練到一半停電，要從頭來過嗎", "troubleshooting/resume"),
+        ("my gpu ran out of memory in the middle of an epoch", "troubleshooting/out-of-memory"),
+        ("模型一直跳針，同一句話講個不停", "troubleshooting/repetition"),
+    ]:
+        assert page in [hit.page for hit in retrieve.search(index, question, k=3)], question
+
+
+def test_what_is_asked_is_never_shown_as_a_passage(index):
+    for question in ("訓練到一半停電，要從頭來過嗎", "what r should I use for lora"):
+        for hit in retrieve.search(index, question, k=20):
+            assert hit.id.startswith("kb:") and hit.asked not in hit.text or not hit.asked

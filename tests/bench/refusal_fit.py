@@ -1,8 +1,8 @@
 """Fit the gate of assistant/refusal.py and measure it on questions that were not fitted.
 
-Answerable: tests/assistant/questions.yaml on the knowledge base; XQuAD (zh, en) and DRCD on a library with every
+Answerable: tests/assistant/questions.yaml and golden.yaml on the knowledge base; XQuAD (zh, en) and DRCD on a library with every
 second of their articles as a user's files. Not answerable: CLINC out-of-scope queries, the file's own, the questions
-of articles left out. Half of the questions (by hash) fit, the rest measure. Prints JSON.
+of articles left out. Half of the questions (by hash; of the golden set its dev part) fit, the rest measure. Prints JSON.
 Run: python tests/bench/refusal_fit.py [questions per group, 250]
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from sets import golden_rows
 
 from assistant import refusal
 from assistant.answer import found
@@ -32,7 +33,8 @@ SQUAD = {
 }
 ROWS = {"WITH_MEANING": refusal.WITH_MEANING, "WORDS_ALONE": refusal.WORDS_ALONE}
 # how much a group counts in the fit: what people will mostly ask and mostly must not be told, above the rest
-SHARE = {"kb": 3.0, "traps": 6.0, "left_out": 0.5}
+SHARE = {"kb": 3.0, "golden": 6.0, "traps": 6.0, "golden_not": 6.0, "left_out": 0.5}
+GOLDEN_DEV: dict[str, bool] = {}
 
 Item = tuple[str, int, str, str | None]  # group, answerable, question, language
 
@@ -46,6 +48,13 @@ def main(size: int) -> None:
     ]
     common = [("kb", 1, row["q"], row["lang"]) for row in own["inside"]]
     common += [("traps", 0, row["q"], row["lang"]) for row in own["outside"]]
+    for row in golden_rows():
+        GOLDEN_DEV[row["q"]] = row["split"] == "dev"
+        common.append(
+            ("golden", 1, row["q"], row["lang"])
+            if "gold" in row
+            else ("golden_not", 0, row["q"], row["lang"])
+        )
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, file in SQUAD.items():
@@ -140,6 +149,8 @@ def refused(rows: list[dict], weights: dict[str, dict[str, float]], threshold: f
 
 
 def in_fit(question: str) -> bool:
+    if question in GOLDEN_DEV:
+        return GOLDEN_DEV[question]
     return int(hashlib.md5(question.encode()).hexdigest(), 16) % 2 == 0
 
 

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from kb.facts import by_id
+from trainer import base, calibration, runs
+from trainer.calibration import Pair, interval
 from trainer.config import RunConfig
 from trainer.estimate import Stack, adapter_params, estimate, memory
 from trainer.hardware import GpuInfo, Hardware, gpu_row, parse_nvidia_smi, probe
@@ -187,3 +189,79 @@ def test_a_probe_is_quick_and_finds_this_machine():
     here = probe()
     assert time.process_time() - start < 0.2
     assert here.cpu_cores >= 1 and here.ram_gb > 0.5 and here.disk_free_gb > 0
+
+
+def test_each_stage_is_estimated_with_ram_and_disk():
+    guess = estimate(config(batch_size=1), CARDS["qwen3-8b"], hardware=RTX, rows=1000)
+    stage = {item.name: item for item in guess.stages}
+    assert list(stage) == ["training", "evaluation", "merging", "gguf", "serving f16", "serving q4_k_m"]
+    assert stage["training"].device_gb == guess.total_gb and stage["merging"].device_gb is None
+    assert 15 < stage["merging"].host_gb < 21  # 8.19 B weights in bf16
+    assert 30 < stage["gguf"].disk_gb < 32  # model.gguf and base.gguf
+    assert stage["serving q4_k_m"].device_gb < 6 < 15 < stage["serving f16"].device_gb < 17
+    assert guess.host_gb == max(item.host_gb for item in guess.stages) and guess.disk_gb > 45
+    assert stage["training"].seconds == guess.seconds and stage["evaluation"].seconds > 0
+
+
+def test_a_quantized_base_is_scored_in_four_bits_and_merged_in_sixteen():
+    lora, qlora = (
+        {item.name: item for item in estimate(config(peft=peft), CARDS["qwen3-8b"], hardware=RTX).stages}
+        for peft in ("lora", "qlora")
+    )
+    assert qlora["evaluation"].device_gb < lora["evaluation"].device_gb - 8
+    assert qlora["merging"].host_gb == lora["merging"].host_gb
+
+
+def test_on_a_cpu_every_stage_is_in_main_memory():
+    guess = estimate(config(), CARDS["qwen3-0.6b"], hardware=Hardware([], 8, 32.0))
+    assert all(item.device_gb is None for item in guess.stages) and guess.stages[0].host_gb == guess.total_gb
+
+
+def pair(ratio, device="NVIDIA GeForce RTX 4090", kind="lora"):
+    return Pair(device, kind, 10.0, 10.0 * ratio, 100.0, 100.0 * ratio)
+
+
+def test_runs_that_were_as_predicted_narrow_the_interval_and_others_widen_it():
+    bounds = lambda pairs: (
+        (guess := estimate(config(), CARDS["qwen3-8b"], hardware=RTX, rows=500, pairs=pairs)),
+        guess.high_gb - guess.low_gb,
+    )
+    first, width = bounds([])
+    good, narrow = bounds([pair(1.0)] * 12)
+    _, wide = bounds([pair(ratio) for ratio in (0.6, 1.5, 0.7, 1.4)])
+    assert narrow < width / 1.5 < width < wide and good.runs == 12
+    assert good.total_gb == first.total_gb and good.low_gb < good.total_gb < good.high_gb
+    assert good.seconds_high - good.seconds_low < first.seconds_high - first.seconds_low
+
+
+def test_runs_of_another_device_or_kind_say_nothing():
+    other = [pair(3.0, device="cpu"), pair(3.0, kind="full")]
+    guess, alone = (estimate(config(), CARDS["qwen3-8b"], hardware=RTX, pairs=pairs) for pairs in (other, []))
+    assert (guess.low_gb, guess.high_gb, guess.runs) == (alone.low_gb, alone.high_gb, 0)
+
+
+def test_one_odd_run_does_not_rule_the_interval():
+    low, high = interval(10.0, [3.0], 0.12, 0.15)
+    assert low < 10 < high < 30
+
+
+def test_pairs_are_kept_in_the_home_and_torn_lines_skipped(tmp_path):
+    calibration.note(tmp_path, tmp_path, pair(1.1), {"weights": 1.0})
+    with (tmp_path / calibration.FILE).open("a") as file:
+        file.write('{"device": "cp\n[]\n{"odd": 1}\n')
+    calibration.note(tmp_path, tmp_path, pair(0.9), {})
+    assert [round(found.measured_gb) for found in calibration.load(tmp_path)] == [11, 9]
+    assert calibration.load(tmp_path / "elsewhere") == []
+
+
+def test_a_finished_run_adds_its_pair(tmp_path, config_of, tiny_base):
+    from trainer.train import train
+
+    folder = runs.create(tmp_path / "home" / "tasks", config_of(max_steps=2))
+    assert train(folder) == "done"
+    (found,) = calibration.load(tmp_path / "home")
+    assert (found.device, found.kind, found.run) == ("cpu", "full", "reviews/v1")
+    assert found.measured_gb > 0.1 and found.measured_seconds > 0
+    assert (folder.path / "estimate.json").is_file()
+    shape = base.shape_of(tiny_base)
+    assert (shape.layers, shape.hidden) == (2, 32) and 30_000 < shape.params_b * 1e9 < 60_000

@@ -1,5 +1,8 @@
 """What a person meets in the browser: two languages, a state that survives, mistakes told in a line."""
 
+import time
+from dataclasses import replace
+
 import pytest
 from browser import CHROMIUM, chromium, served
 from replay import ollama, said, serving
@@ -9,9 +12,16 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"
 
 @pytest.fixture(scope="module")
 def address(built_home):
-    answers = ollama(said("The learning rate for LoRA is 2e-4 to start with [1]."))
-    with serving(answers) as (host, _), served(built_home, OLLAMA_HOST=host) as where:
+    with serving(ollama(reply)) as (host, _), served(built_home, OLLAMA_HOST=host) as where:
         yield where
+
+
+def reply(body):
+    """A model that answers at once, or, asked about ranks, takes its time."""
+    whole = said("The learning rate for LoRA is 2e-4 to start with [1].")
+    if "Question: Which rank" not in body["messages"][-1]["content"]:
+        return whole
+    return replace(whole, body=(time.sleep(0.2) or piece for _ in range(100) for piece in whole.body[:-1]))
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +104,23 @@ def test_answers_are_rated_asked_again_and_the_ratings_taken_away(page, address)
     page.reload()  # thumbs and model are still there
     page.wait_for_selector("#conversation [aria-label=Disliked]")
     assert page.locator("#conversation [aria-label=Liked]").count() == 1
-    page.wait_for_function("document.querySelector('#model input').value.startsWith('jin:latest')")
+    page.wait_for_function("document.querySelector('#model input')?.value.startsWith('jin:latest')")
     with page.expect_download() as taken:
         page.click("#beside a[download]:has-text('DPO')")
     assert '"reason": "too long"' in taken.value.path().read_text(encoding="utf-8")
+
+
+def test_a_stopped_answer_stays_without_an_error(page, address):
+    page.goto(f"{address}/en/?tab=ask")
+    page.wait_for_function("document.querySelector('#model input')?.value.startsWith('jin:latest')")
+    page.wait_for_timeout(500)  # the earlier conversation may be coming back
+    page.fill("#question textarea", "Which rank for LoRA?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#conversation .bot-row:last-of-type .answer:has-text('2e-4')")
+    page.click("button:has-text('Stop')")
+    page.wait_for_selector("#conversation .note:has-text('Stopped')")
+    page.wait_for_timeout(500)
+    assert page.locator(".error:visible").count() == 0
 
 
 def test_earlier_conversations_are_opened_and_deleted(page, address):

@@ -25,7 +25,8 @@ def write_card(source: Path, licence: str = "unknown", out: Path | None = None) 
     """Write README.md for a data file, or for a folder's train, eval and test files; returns its path."""
     source = Path(source)
     folder = source if source.is_dir() else source.parent
-    files = [source] if source.is_file() else sorted(p for p in source.glob("*") if p.suffix in SUFFIXES and p.stem in SPLITS)
+    found = [p for p in source.glob("*") if p.suffix in SUFFIXES and p.stem in SPLITS]
+    files = [source] if source.is_file() else sorted(found, key=lambda p: list(SPLITS).index(p.stem))
     if not files:
         raise UserError(f"{source}: no data file and no train, eval or test file in it; give one")
     path = Path(out) if out else folder / "README.md"

@@ -5,15 +5,12 @@ Each returns a report in lines; history.py keeps the record beside the output.
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import islice
 from pathlib import Path
 
-from trainer.data.check import METHOD_OF_FORMAT
-from trainer.data.convert import SHAPES, Row, convert_rows
+from trainer.data.convert import Row
 from trainer.data.findings import faults, finding
 from trainer.data.history import RECORD, Step, run
-from trainer.data.steps import format_of, numbered
+from trainer.data.steps import first_rows, format_of
 
 TEXTS_MENDED = "{n} texts were mended (encoding, NUL, template marks)"
 
@@ -52,15 +49,7 @@ def split_file(
 
 def preview(path: Path, rows: int) -> list[Row]:
     """The first rows as the trainer gets them, before the chat template."""
-    path = Path(path)
-    detected = format_of(path)
-    shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
-    made = (
-        row
-        for item in numbered(path, Counter())
-        for row in convert_rows([item], detected, shape).rows
-    )
-    return list(islice(made, rows))
+    return first_rows(Path(path), rows)
 
 
 def _report(step: Step, out: Path, what: str = "") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from trainer.config import RunConfig, UserError
 from trainer.data import near, scan
 from trainer.data.check import METHOD_OF_FORMAT, measured
-from trainer.data.convert import SHAPES, Row, convert_rows
+from trainer.data.convert import SHAPES, Row, convert, convert_rows
 from trainer.data.detect import Detected, detect
 from trainer.data.faults import leaked
 from trainer.data.lines import blocks, parse
@@ -61,6 +62,21 @@ def format_of(path: Path, mend: bool = False) -> Detected:
     if not first:
         raise UserError(f"{path}:1: the file holds no rows that can be read; give it at least one")
     return detect(Records(path, "", "line", first, ""))
+
+
+def usual_method(path: Path) -> str:
+    """The training method that the file's format suggests."""
+    return METHOD_OF_FORMAT.get(format_of(path).format, "sft")
+
+
+def first_rows(
+    path: Path, count: int, method: str = "", system_prompt: str = "", instruction: str = ""
+) -> list[Row]:
+    """The first rows of a file in the shape of a method, or of the one that its format suggests. Raises UserError."""
+    detected = format_of(path)
+    method = method or METHOD_OF_FORMAT.get(detected.format, "sft")
+    some = list(islice(numbered(path, Counter()), 10 * count + 100))
+    return convert(Records(path, "", "line", some, ""), detected, method, system_prompt, instruction).rows[:count]
 
 
 def _shaped(path: Path, counts: Counter[str], detected: Detected) -> Iterator[tuple[int, dict[str, Any], Row]]:
@@ -170,7 +186,7 @@ def dedupe(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
             yield "", record
 
 
-def convert(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
+def converted(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
     """Rows as TRL takes them, in one Chinese script where `script` says so."""
     change = _script(options["script"]) if options.get("script") else None
     for _, _, row in _shaped(path, counts, format_of(path)):
@@ -207,5 +223,5 @@ def split_rows(path: Path, options: dict[str, Any], counts: Counter[str]) -> Row
 
 
 STEPS: dict[str, Callable[[Path, dict[str, Any], Counter[str]], Rows]] = {
-    "repair": repair, "dedupe": dedupe, "redact": redact, "convert": convert, "split": split_rows,
+    "repair": repair, "dedupe": dedupe, "redact": redact, "convert": converted, "split": split_rows,
 }  # fmt: skip

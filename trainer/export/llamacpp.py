@@ -157,6 +157,11 @@ class LlamaCpp:
         scores = {row["index"]: float(row["relevance_score"]) for row in answer["results"]}
         return [scores[index] for index in range(len(texts))]
 
+    @property
+    def running(self) -> bool:
+        """Whether the model is still loaded: False after `close`, or when llama.cpp ended by itself."""
+        return not self._closed and self._process.poll() is None
+
     def close(self) -> None:
         """End llama.cpp and free its memory. An answer that still streams ends with a UserError. Twice is fine."""
         with self._closing:

@@ -184,8 +184,10 @@ class Ollama:
 
         limits = httpx.Timeout(READ_TIMEOUT, connect=3.0)
         try:
-            # trust_env=False: a proxy of the environment must not see what is asked of the local server
-            with httpx.Client(base_url=self.host, timeout=limits, trust_env=False) as client:
+            # trust_env=False: a proxy of the environment must not see what is asked of the local server.
+            # Without TLS there is nothing to verify, and reading the certificates takes 0.1 s a request.
+            tls = self.host.startswith("https")
+            with httpx.Client(base_url=self.host, timeout=limits, trust_env=False, verify=tls) as client:
                 yield client
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise OllamaError(self._say("gone", why=_short(error))) from None

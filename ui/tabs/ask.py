@@ -20,6 +20,7 @@ from kb.errors import UserError
 from ui import form, models, render, render_chat
 from ui.context import Context
 from ui.i18n import Translate
+from ui.streams import Stop, newest
 
 # One key and secret for all starts: by default Gradio changes both, and the conversation would be lost.
 NONE = "none"  # no conversation yet; an empty text would not be written over the last one
@@ -108,23 +109,33 @@ def build_side(page: SimpleNamespace, t: Translate) -> None:
 
 def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any, tabs: Any) -> None:
     show = lambda conversation: scene(context, lang, t, page, conversation)
-    asking = connect_asking(context, lang, t, page)
+    connect_asking(context, lang, t, page)
     parts = [
         page.chat, page.conversation, page.asked, page.rated, page.reasons, page.goal, page.plan, page.card, page.use,
         page.earlier, page.preferences,
     ]  # fmt: skip
     hidden = {"show_progress": "hidden"}
-    page.new.click(lambda: show(NONE), None, parts, cancels=asking, **hidden)
-    page.chat.clear(lambda: show(NONE), None, parts, cancels=asking, **hidden)
 
-    def choose(event: gr.EventData, conversation: str) -> Changes:
-        dropped = event._data.get("drop")
-        if dropped is None:
-            return show(event._data["open"])
-        conversations.delete(context.home.conversations, dropped)
-        return show(NONE if dropped == conversation else conversation)
+    def leave(request: gr.Request) -> Changes:
+        context.streams.end(request.session_hash, quiet=True)
+        return show(NONE)
 
-    page.earlier.click(choose, page.conversation, parts, cancels=asking, **hidden)
+    for trigger in (page.new.click, page.chat.clear):
+        trigger(leave, None, parts, **hidden)
+
+    def choose(event: gr.EventData, conversation: str, request: gr.Request) -> Changes:
+        opened, dropped = event._data.get("open"), event._data.get("drop")
+        if dropped:
+            conversations.delete(context.home.conversations, dropped)
+            if dropped != conversation:
+                return {
+                    page.earlier: listed(context, t, conversation),
+                    page.preferences: downloads(context, t),
+                }
+        context.streams.end(request.session_hash, quiet=True)
+        return show(opened or NONE)
+
+    page.earlier.click(choose, page.conversation, parts, **hidden)
 
     def reopen(conversation: str) -> Changes:
         # The browser's own note of which conversation is open stays: this may come late, after a new one began.
@@ -148,26 +159,30 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
     )  # fmt: skip
 
 
-def connect_asking(context: Context, lang: str, t: Translate, page: Any) -> list[Any]:
-    """Send, Enter and "answer again". Returns their events, for what must end them."""
+def connect_asking(context: Context, lang: str, t: Translate, page: Any) -> None:
+    """Send, Enter and "answer again", and what stops them."""
 
-    def respond(question: str, conversation: str, chosen: str) -> Iterator[Changes]:
-        yield from answer_question(context, lang, t, page, question, conversation, chosen)
+    def respond(question: str, conversation: str, chosen: str, request: gr.Request) -> Iterator[Changes]:
+        with context.streams.begin(request.session_hash) as stop:
+            yield from answer_question(context, lang, t, page, question, conversation, chosen, stop)
 
     outputs = [
         page.chat, page.question, page.conversation, page.asked, page.goal, page.plan, page.card, page.use, page.earlier,
     ]  # fmt: skip
-    common = {"concurrency_limit": 4, "concurrency_id": "ask", "show_progress": "minimal"}
-    asking = [
-        trigger(respond, [asked, page.conversation, page.model], outputs, **common)
-        for trigger, asked in (
-            (page.send.click, page.question),
-            (page.question.submit, page.question),
-            (page.chat.retry, page.asked),
-        )
-    ]
-    page.stop.click(None, cancels=asking)
-    return asking
+    for trigger, asked in (
+        (page.send.click, page.question),
+        (page.question.submit, page.question),
+        (page.chat.retry, page.asked),
+    ):
+        trigger(
+            respond, [asked, page.conversation, page.model], outputs, concurrency_limit=4, concurrency_id="ask",
+            show_progress="minimal",
+        )  # fmt: skip
+
+    def stop(request: gr.Request) -> None:
+        context.streams.end(request.session_hash)
+
+    page.stop.click(stop, show_progress="hidden")
 
 
 def connect_votes(context: Context, lang: str, t: Translate, page: Any) -> None:
@@ -211,13 +226,15 @@ def connect_models(context: Context, lang: str, t: Translate, page: Any) -> None
     gr.context.Context.root_block.load(menu, page.choice, page.model, show_progress="hidden")
     page.model.input(lambda chosen: chosen, page.model, page.choice, show_progress="hidden")
 
-    def pull(name: str) -> Iterator[Changes]:
-        shown = 0.0
+    def pull(name: str, request: gr.Request) -> Iterator[Changes]:
         try:
-            for progress in llm.pull(context.home.settings(), name, lang):
-                if time.monotonic() - shown > SHOWN_EVERY:
-                    shown = time.monotonic()
+            with context.streams.begin(f"pull {request.session_hash}") as stop:
+                for progress in newest(llm.pull(context.home.settings(), name, lang), stop):
                     yield {page.fetched: render_chat.download(progress)}
+                    time.sleep(SHOWN_EVERY)
+                if stop.wanted.is_set():
+                    yield {page.fetched: render.note(t("ask.pull_stopped"))}
+                    return
         except UserError as fault:
             yield {page.fetched: render.error(str(fault))}
             return
@@ -226,20 +243,32 @@ def connect_models(context: Context, lang: str, t: Translate, page: Any) -> None
         done = f'<div class="ok">{escape(t("ask.pull_done", name=name.strip()))}</div>'
         yield {page.fetched: done, page.model: gr.Dropdown(choices, value=chosen), page.choice: chosen}
 
-    outputs = [page.fetched, page.model, page.choice]
-    pulling = [
+    for trigger in (page.fetch.click, page.wanted.submit):
         trigger(
-            pull, page.wanted, outputs, show_progress="hidden", concurrency_limit=2, concurrency_id="pull"
-        )
-        for trigger in (page.fetch.click, page.wanted.submit)
-    ]
-    page.give_up.click(lambda: render.note(t("ask.pull_stopped")), None, page.fetched, cancels=pulling)
+            pull, page.wanted, [page.fetched, page.model, page.choice], concurrency_limit=4, concurrency_id="pull",
+            show_progress="hidden",
+        )  # fmt: skip
+
+    def give_up(request: gr.Request) -> None:
+        context.streams.end(f"pull {request.session_hash}")
+
+    page.give_up.click(give_up, show_progress="hidden")
 
 
 def answer_question(
-    context: Context, lang: str, t: Translate, page: Any, question: str, conversation: str, chosen: str
+    context: Context,
+    lang: str,
+    t: Translate,
+    page: Any,
+    question: str,
+    conversation: str,
+    chosen: str,
+    stop: Stop,
 ) -> Iterator[Changes]:
-    """Stream an answer into the chat, keep it in the store, then look for a plan in what was said."""
+    """Stream an answer into the chat, keep it in the store, then look for a plan in what was said.
+
+    A stopped answer stays on the screen, unless something else is there by now; it is not kept.
+    """
     if not question.strip():
         yield {page.question: ""}
         return
@@ -249,20 +278,25 @@ def answer_question(
     chat = [*bubbles(turns, t), {"role": "user", "content": as_said(question)}]
     yield {page.chat: chat, page.question: "", page.conversation: conversation, page.asked: question}
     history = answering.turns(conversations.before(turns, question))
+    html, part = "", None
     try:
         settings = models.settings(context.home, chosen)
-        for part in answering.stream(context.index, question, history, None, settings):
+        for part in newest(answering.stream(context.index, question, history, None, settings), stop):
             if isinstance(part, Answer):
                 conversations.append(store, conversation, question, part)
                 html = render.answer(part, len(chat), t)
             else:
                 html = render.partial(part.text)
             yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
+        if not isinstance(part, Answer):
+            html += render.note(t("ask.stopped"))
     except UserError as fault:
-        yield {page.chat: [*chat, {"role": "assistant", "content": render.error(str(fault))}]}
-    yield plan_beside(context, lang, t, page, [*(asked for asked, _ in turns), question]) | {
-        page.earlier: listed(context, t, conversation)
-    }
+        html = render.error(str(fault))
+    if not stop.quiet:
+        yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
+    beside = plan_beside(context, lang, t, page, [*(asked for asked, _ in turns), question])
+    if not stop.quiet:
+        yield beside | {page.earlier: listed(context, t, conversation)}
 
 
 def scene(context: Context, lang: str, t: Translate, page: Any, conversation: str) -> Changes:

@@ -16,8 +16,8 @@ import gradio as gr
 from assistant import recommend
 from kb import facts
 from kb.errors import UserError
+from trainer import calibration, rehearse, runs
 from trainer import config as run_config
-from trainer import rehearse, runs
 from trainer.jobs import Jobs
 from ui import form, render
 from ui.context import Context
@@ -219,7 +219,8 @@ def advice(context: Context, lang: str, goal: str, data: Path | None, base_model
         profile = measure(data)
     if goal.strip():
         given["goal"] = goal
-    return recommend.recommend(recommend.situation(given), context.hardware, profile, lang), profile
+    pairs = calibration.load(context.home.path)
+    return recommend.recommend(recommend.situation(given), context.hardware, profile, lang, pairs), profile
 
 
 def run_of(run: dict[str, Any] | None, data: Path | None, test_path: str) -> dict[str, Any] | None:

@@ -1,0 +1,212 @@
+"""`data check` names every fault with its rows, its reason and its remedy, whatever the file holds."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from kb import pages
+from trainer.config import UserError
+from trainer.data import check
+from trainer.data.findings import faults
+from trainer.data.labels import likely_wrong
+from trainer.data.near import groups, sketch
+from trainer.data.scan import is_mojibake, mend, redact, scan
+
+
+def write(path: Path, content) -> Path:
+    if isinstance(content, list):
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def found(path, **options):
+    return {item.kind: item for item in check(path, **options).findings}
+
+
+def reviews(count, seed=0):
+    generator = random.Random(seed)
+    words = "alpha bravo castle delta ember falcon garden harbour island jungle kettle lemon".split()
+    return [
+        {"text": f"{number} " + " ".join(generator.choices(words, k=14)), "label": ("good", "bad")[number % 2]}
+        for number in range(count)
+    ]
+
+
+def test_every_fault_speaks_both_languages_and_its_page_exists():
+    for kind, fault in faults().items():
+        for name in ("message", "fix", "why"):
+            assert set(fault[name]) == {"en", "zh-TW"}, kind
+        page, _, anchor = fault["page"].partition("#")
+        for lang in ("en", "zh-TW"):
+            path = Path(pages.__file__).parent / "pages" / f"{page}.{lang}.md"
+            assert f"{{#{anchor}}}" in path.read_text(encoding="utf-8"), f"{kind}: {fault['page']}"
+
+
+def test_broken_lines_are_findings_and_the_others_are_measured(tmp_path):
+    lines = [json.dumps(row) for row in reviews(20)]
+    raw = "\n".join(lines[:10]).encode() + b'\n{"text": oops}\n[1]\n{"text": "a\xff", "label": "good"}\n{"text": "b\0"}\n'
+    raw += b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"\n" + "\n".join(lines[10:]).encode() + b'\n{"text": "cut of'
+    measured = check(write(tmp_path / "d.jsonl", raw))
+    lines_of = {item.kind: item.lines for item in measured.findings}
+    expected = {"broken_json": [11], "not_object": [12], "bad_utf8": [13], "nul_byte": [14], "too_deep": [15], "truncated_line": [26]}
+    assert expected.items() <= lines_of.items() and measured.rows == 20
+    offset = raw.index(b"\xff")
+    assert f"offset {offset}" in found(tmp_path / "d.jsonl")["bad_utf8"].example
+
+
+def test_a_line_of_100_mb_is_named_and_not_kept(tmp_path):
+    path = tmp_path / "d.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"text": "a", "label": "1"}\n{"text": "' + b"x" * 100_000_000 + b'"}\n{"text": "b", "label": "2"}\n')
+    measured = check(path)
+    assert measured.rows == 2
+    assert {item.kind: item.lines for item in measured.findings}["line_too_long"] == [2]
+
+
+def test_columns_and_types_that_differ_from_most_are_named(tmp_path):
+    rows = [*reviews(30), {"text": "odd", "label": 5}, {"text": "other", "label": "good", "colour": "red"}]
+    kinds = found(write(tmp_path / "d.jsonl", rows))
+    assert kinds["mixed_schema"].lines == [32] and kinds["wrong_type"].lines == [31]
+
+
+def test_turns_out_of_order_and_tools_without_results_are_named(tmp_path):
+    say = lambda role, text: {"role": role, "content": text}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "w", "arguments": {}}}]}
+    rows = [
+        {"messages": [say("user", "a"), say("assistant", "b")]},
+        {"messages": [say("user", "a"), say("user", "b"), say("assistant", "c")]},
+        {"messages": [say("user", "a"), say("system", "s"), say("user", "b"), say("assistant", "c")]},
+        {"messages": [say("user", "a"), call, say("user", "and?"), say("assistant", "sunny")]},
+        {"messages": [say("user", "a"), call, say("tool", "sunny"), say("assistant", "Sunny.")]},
+        {"messages": [say("user", "a")]},
+        {"messages": [say("user", "a"), say("assistant", "<think>hm")]},
+        {"messages": [say("user", "<|im_start|>a"), say("assistant", "<think>x</think>b")]},
+    ]
+    kinds = found(write(tmp_path / "d.jsonl", rows))
+    wanted = {"roles_order": [2, 3], "tool_no_result": [4], "no_answer": [6], "think_open": [7], "think_block": [8], "doubled_bos": [8]}
+    assert {kind: kinds[kind].lines for kind in wanted} == wanted
+
+
+def test_near_repeats_and_leaks_into_the_test_file_are_found(tmp_path):
+    rows = reviews(200)
+    near = {"text": rows[7]["text"] + " indeed", "label": "bad"}
+    test = [rows[3], {"text": rows[9]["text"] + "!", "label": "bad"}, *reviews(20, seed=5), {"text": "x", "label": "worst"}]
+    path, against = write(tmp_path / "d.jsonl", [*rows, near, rows[0]]), write(tmp_path / "t.jsonl", test)
+    kinds = found(path, against=against)
+    assert kinds["near_duplicates"].lines == [201] and kinds["duplicates"].lines == [202]
+    assert {4, 10} <= set(kinds["leakage"].lines)
+    assert kinds["absent_label"].example == "worst"
+    assert "--against" in kinds["leakage"].command
+
+
+def test_minhash_agrees_with_jaccard():
+    generator = random.Random(2)
+    base = ["".join(generator.choices("abcdefghij", k=300)) for _ in range(60)]
+    close = [text[:290] + "zzzzz" for text in base]
+    far = [text[:150] + "".join(generator.choices("klmnop", k=150)) for text in base]
+    group = groups(sketch([*base, *close, *far, "", "ab"]))
+    assert sum(group[60 + at] == at for at in range(60)) >= 58
+    assert all(group[120 + at] == 120 + at for at in range(60))
+
+
+def test_wrong_labels_are_doubted_first():
+    rows = reviews(300)
+    texts = [f"{row['text']} {'lovely' if row['label'] == 'good' else 'awful'}" for row in rows]
+    labels = [row["label"] for row in rows]
+    for at in (10, 50, 90):
+        labels[at] = "bad" if labels[at] == "good" else "good"
+    assert {at for at, _ in likely_wrong(texts, labels)[:3]} == {10, 50, 90}
+
+
+PRIVATE = {
+    "pii_email": ("write to mei.lin@example.com.tw now", "write to me at the office"),
+    "pii_phone": ("電話 0912-345-678", "型號 0912345"),
+    "pii_tw_id": ("身分證 A123456789", "身分證 A123456788"),
+    "pii_cn_id": ("身份证 11010519491231002X", "身份证 110105194912310021"),
+    "pii_card": ("card 4111 1111 1111 1111", "card 4111 1111 1111 1112"),
+    "pii_address": ("台北市大安區復興南路一段390號", "第390號房間"),
+    "secret": ("token hf_abcdefghijklmnopqrstuvwxyzABCDEF", "ask-me-a-question-on-this-topic"),
+}
+
+
+@pytest.mark.parametrize("kind", PRIVATE)
+def test_personal_data_and_keys_are_found_by_their_check_digits_and_masked(kind):
+    private, harmless = PRIVATE[kind]
+    secret = private.split()[-1]
+    assert kind in scan(private) and secret not in scan(private)[kind]
+    assert kind not in scan(harmless)
+    assert redact(private)[1] == [kind] and redact(harmless)[0] == harmless
+
+
+def test_lengths_are_judged_against_max_length(tmp_path):
+    rows = [{"prompt": "word " * n, "completion": "yes " * 3} for n in (5, 5, 60, 200)]
+    kinds = found(write(tmp_path / "d.jsonl", rows), max_length=80)
+    assert kinds["answer_cut"].lines == [4]
+    rows[2] = {"prompt": "word " * 5, "completion": "yes " * 100}
+    assert found(write(tmp_path / "d.jsonl", rows), max_length=80)["over_max_length"].lines == [3]
+
+
+def test_a_given_tokenizer_counts(tmp_path, tiny_base):
+    from tokenizers import Tokenizer
+
+    path = write(tmp_path / "d.jsonl", [{"text": "the room was good"}])
+    exact = len(Tokenizer.from_file(str(tiny_base / "tokenizer.json")).encode("the room was good").ids)
+    assert check(path, tokenizer=str(tiny_base)).tokens.max == exact
+    with pytest.raises(UserError, match="not a readable tokenizer"):
+        check(path, tokenizer=str(tmp_path))
+
+
+def test_answers_that_are_almost_json_are_counted(tmp_path):
+    rows = [{"prompt": f"q {n}", "completion": json.dumps({"a": n})} for n in range(9)]
+    rows.append({"prompt": "last", "completion": '{"a": '})
+    assert found(write(tmp_path / "d.jsonl", rows))["invalid_json"].lines == [10]
+
+
+def test_scripts_and_spellings_that_mix_are_told(tmp_path):
+    rows = [{"text": f"這間飯店第{n}間房間很乾淨，服務親切", "label": "正面" if n % 2 else "負面"} for n in range(40)]
+    rows += [{"text": "这间饭店的服务态度不错", "label": "正面"}, {"text": "房间设备旧", "label": "Good"}, {"text": "x", "label": "good"}]
+    kinds = found(write(tmp_path / "d.jsonl", rows))
+    assert kinds["mixed_script"].lines == [41, 42] and kinds["label_spelling"].rows == 2
+    assert "--script traditional" in kinds["mixed_script"].command
+
+
+def test_two_processes_measure_the_same(tmp_path, monkeypatch):
+    path = write(tmp_path / "d.jsonl", reviews(400))
+    alone = check(path)
+    monkeypatch.setattr("trainer.data.check.LARGE", 0)
+    monkeypatch.setattr("trainer.data.lines.BLOCK", 8_000)
+    assert check(path) == alone
+
+
+# public data
+
+
+def test_oasst_shows_its_244_repeated_rows(shared_data):
+    kinds = found(shared_data / "oasst_zh" / "oaast_sft_zh.json")
+    assert kinds["repeated_input"].rows == 244 and kinds["duplicates"].rows == 5
+
+
+def test_broken_encodings_of_the_wild_are_found_and_mended(shared_data):
+    for name, least in (("in-the-wild", 60), ("synthetic", 15), ("negative", 0)):
+        path = shared_data / "ftfy_mojibake" / f"{name}.json"
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        bad = [row["original"] for row in rows if is_mojibake(row["original"])]
+        assert len(bad) >= least and all(not is_mojibake(mend(text)) for text in bad[:20])
+        assert name == "negative" or "mojibake" in found(path)
+
+
+def test_naughty_strings_give_named_findings(shared_data, tmp_path):
+    assert {"empty_text", "mojibake", "duplicates"} <= set(found(shared_data / "blns" / "blns.json"))
+    texts = json.loads((shared_data / "blns" / "blns.json").read_text(encoding="utf-8"))
+    rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in texts]
+    measured = check(write(tmp_path / "d.jsonl", rows))
+    assert measured.read_rows == 515 and measured.rows + next(f.rows for f in measured.findings if f.kind == "no_answer") <= 515
+
+
+def test_known_leak_of_chnsenticorp_is_found(shared_data):
+    folder = shared_data / "chnsenticorp"
+    leaked = found(folder / "dev.tsv", against=folder / "train.tsv")["leakage"]
+    assert 300 < leaked.rows < 400  # its page says 28 % of 1,200

@@ -1,0 +1,147 @@
+"""Files of every kind become rows: Parquet, XLSX, PDF, Markdown, CoNLL, spans, SQuAD; all public files among them."""
+
+import json
+
+import pytest
+
+from trainer.config import UserError
+from trainer.data import preview, profile
+from trainer.data.entities import from_spans, from_tags, joined
+
+
+def first(path):
+    row = preview(path, 1)[0]
+    return row["prompt"][-1]["content"], row["completion"][-1]["content"]
+
+
+def test_parquet_is_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.Table.from_pylist([{"text": "房間", "label": 1}, {"text": "b", "label": None}]), path)
+    measured = profile(path)
+    assert (measured.format, measured.rows, measured.read_rows) == ("text+label", 1, 2)
+    assert [item.kind for item in measured.findings][:1] == ["no_label"]
+    path.write_bytes(b"PAR1 nothing")
+    with pytest.raises(UserError, match="not a readable Parquet"):
+        profile(path)
+
+
+def test_xlsx_is_read_as_values(tmp_path):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in (["text", "label"], ["good room", 1.0], ["=1+1", "no"], [None, None], ["last", "no"]):
+        book.active.append(row)
+    path = tmp_path / "d.xlsx"
+    book.save(path)
+    assert first(path) == ("good room", "1")
+    assert profile(path).read_rows == 3  # a formula without a stored value is an empty cell
+    path.write_bytes(b"PK\x03\x04broken")
+    with pytest.raises(UserError, match=r"not a readable \.xlsx"):
+        profile(path)
+
+
+def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
+    import zipfile
+
+    monkeypatch.setattr("trainer.data.documents.UNPACKED", 1 << 20)
+    path = tmp_path / "d.xlsx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", b"0" * (2 << 20))
+    with pytest.raises(UserError, match="unpacks to 2 MB"):
+        profile(path)
+
+
+def test_markdown_is_cut_at_headings_and_code_stays_whole(tmp_path):
+    path = tmp_path / "d.md"
+    path.write_text("intro\n\n# One\ntext\n```\n# no heading\n```\n\n## Two\nmore\n", encoding="utf-8")
+    assert [row["text"] for row in preview(path, 9)] == ["intro", "# One\ntext\n```\n# no heading\n```", "## Two\nmore"]
+
+
+def test_pdf_pages_are_texts(tmp_path):
+    import pypdfium2
+
+    path = tmp_path / "d.pdf"
+    document = pypdfium2.PdfDocument.new()
+    document.new_page(200, 200)
+    document.save(path)
+    with pytest.raises(UserError, match="no page holds text"):
+        profile(path)
+    path.write_bytes(b"%PDF-1.4 broken")
+    with pytest.raises(UserError, match="not a readable PDF"):
+        profile(path)
+
+
+def test_tags_become_entities():
+    assert from_tags(list("在北京市住"), ["O", "B-LOC", "I-LOC", "I-LOC", "O"]) == ([("北京市", "LOC")], True)
+    assert from_tags(["New", "York"], ["B-LOC", "E-LOC"]) == ([("New York", "LOC")], True)
+    assert from_tags(["a", "b"], ["I-X", "B-Y"]) == ([("a", "X"), ("b", "Y")], False)
+    assert joined(["我", "愛", "Py", "thon", "。"]) == "我愛Py thon。"
+
+
+def test_spans_are_checked_against_their_text():
+    assert from_spans("Lin lives here", [[0, 3, "person"]]) == [("Lin", "person")]
+    assert from_spans("Lin", [{"start": 0, "end": 9, "label": "x"}]) is None
+    assert from_spans("Lin", [[0, True, "x"]]) is None
+
+
+def test_annotated_rows_are_understood_and_bad_ones_counted(tmp_path):
+    rows = [
+        {"text": "Lin lives in Taipei", "entities": [[0, 3, "person"], [13, 19, "place"]]},
+        {"text": "Lin", "entities": [[0, 30, "person"]]},
+        {"text": "nobody", "entities": []},
+    ]
+    path = tmp_path / "d.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    measured = profile(path)
+    assert (measured.format, measured.task, measured.rows) == ("spans", "ner", 2)
+    assert {item.kind: item.lines for item in measured.findings}["bad_span"] == [2]
+    assert json.loads(first(path)[1]) == [{"text": "Lin", "type": "person"}, {"text": "Taipei", "type": "place"}]
+
+
+# every data file of the shared folder: (format, rows that train, rows read)
+SHARED = {
+    "banking77/banking_data__train.csv": ("text+label", 10003, 10003),
+    "banking77/categories.json": ("text", 77, 77),
+    "bipia_injection/benchmark__email__train.jsonl": ("reading", 50, 50),
+    "bipia_injection/code_attack_train.json": ("text+label", 50, 50),
+    "bipia_injection/text_attack_train.json": ("text+label", 75, 75),
+    "blns/blns.json": ("text", 513, 515),
+    "blns/blns.txt": ("text", 78, 78),
+    "chnsenticorp/dev.tsv": ("text+label", 1200, 1200),
+    "clinc_oos/data_small.json": ("text+label", 16200, 16200),
+    "clinc_oos/domains.json": ("text+label", 150, 150),
+    "drcd_dev/DRCD_dev.json": ("reading", 3524, 3524),
+    "ftfy_mojibake/in-the-wild.json": ("prompt-completion", 70, 70),
+    "ftfy_mojibake/known-failures.json": ("prompt-completion", 10, 10),
+    "ftfy_mojibake/negative.json": ("prompt-completion", 31, 31),
+    "ftfy_mojibake/synthetic.json": ("prompt-completion", 30, 30),
+    "gsm8k/grade_school_math__data__train.jsonl": ("prompt-completion", 7473, 7473),
+    "hf_course/chapters/en/chapter1/1.mdx": ("text", 8, 8),
+    "llamafactory_demo/alpaca_en_demo.json": ("alpaca", 999, 999),
+    "llamafactory_demo/dpo_en_demo.json": ("preference", 300, 300),
+    "llamafactory_demo/glaive_toolcall_zh_demo.json": ("sharegpt", 300, 300),
+    "llamafactory_demo/identity.json": ("alpaca", 91, 91),
+    "llamafactory_demo/reason_tool_use_demo_50.jsonl": ("messages", 50, 50),
+    "oasst_zh/oaast_rm_zh.json": ("preference", 772, 775),
+    "oasst_zh/oaast_sft_zh.json": ("alpaca", 689, 689),
+    "oasst_zh/self_cognition.json": ("alpaca", 80, 80),
+    "peopledaily_ner/dev.txt": ("bio", 4631, 4631),
+    "peopledaily_ner/train.txt": ("bio", 15000, 15000),
+    "wnut17_ner/emerging.dev.conll": ("bio", 1009, 1009),
+    "wnut17_ner/emerging.test.annotated": ("bio", 1287, 1287),
+    "wnut17_ner/wnut17train.conll": ("bio", 3394, 3394),
+    "xquad/xquad.en.json": ("reading", 1190, 1190),
+    "xquad/xquad.zh.json": ("reading", 1190, 1190),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_public_files_import_with_their_format_and_count(shared_data, name):
+    measured = profile(shared_data / name)
+    assert (measured.format, measured.rows, measured.read_rows) == SHARED[name]
+    left_out = {"empty_text", "no_label", "no_answer", "same_answers", "unknown_role", "broken_turn", "not_text", "bad_span"}
+    told = sum(item.rows for item in measured.findings if item.kind in left_out)
+    assert measured.read_rows - measured.rows == told
