@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ingest.vectors import Parts, write
+from ingest.vectors import HNSW, Parts, write
 from kb.errors import UserError
 
 CLOUD = "cloud"
@@ -140,9 +140,8 @@ class ServerVectors:
             except ValueError as error:  # what chromadb raises when nothing answers there
                 raise self._trouble(error) from error
         if self._known is None and create:
-            space = {"hnsw": {"space": "cosine"}}
             self._known = self._client.get_or_create_collection(
-                self._name, embedding_function=None, configuration=space
+                self._name, embedding_function=None, configuration={"hnsw": HNSW}
             )
         elif self._known is None:
             self._known = self._client.get_collection(self._name, embedding_function=None)

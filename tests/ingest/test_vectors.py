@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -113,27 +113,29 @@ def test_a_reader_need_not_insert_what_was_added(built_home):
     assert vectors.Vectors(built_home / "index" / "vectors")._unwritten() <= vectors.REPLAYED
 
 
-@pytest.mark.parametrize("moment", ["adding", "finishing"])
+@pytest.mark.parametrize("threshold", [2, 5000], ids=["adding", "finishing"])
 def test_files_torn_by_a_kill_while_chroma_rewrites_them_are_made_good(
-    texts, tmp_path, embedder, monkeypatch, moment
+    texts, tmp_path, embedder, monkeypatch, threshold
 ):
     folder, counting = tmp_path / "index", Counting(embedder)
-    monkeypatch.setattr(vectors, "SYNC_THRESHOLD", 2)
+    monkeypatch.setattr(vectors, "SYNC_THRESHOLD", threshold)
     monkeypatch.setattr(vectors, "REPLAYED", 0)
     add_paths(folder, [texts], embedder=counting)
     vector = embedder.embed(["When are dumplings served?"])[0]
     (texts / "more.txt").write_text("A marten crosses the road.")
 
-    def tear(*args, **kwargs):
-        for file in (folder / "vectors").rglob("index_metadata.pickle"):
-            file.write_bytes(file.read_bytes()[:40])
-        raise Killed
+    rewriting = vectors.Vectors._rewriting
+
+    @contextmanager
+    def killed(self):
+        with rewriting(self):
+            yield
+            for file in (folder / "vectors").rglob("index_metadata.pickle"):
+                file.write_bytes(file.read_bytes()[:40])
+            raise Killed
 
     with monkeypatch.context() as patch:
-        if moment == "adding":
-            patch.setattr(vectors, "write", tear)
-        else:
-            patch.setattr(vectors.Vectors, "_let_go", tear)
+        patch.setattr(vectors.Vectors, "_rewriting", killed)
         with pytest.raises(Killed):
             add_paths(folder, [texts], embedder=counting)
     before = counting.texts
