@@ -25,6 +25,7 @@ from ingest.text import clean, detect_lang
 from kb.errors import UserError
 
 HITS = 6
+NEAR = 20
 ANSWER_TOKENS = 768
 LONGEST = 2000  # characters of a question
 Message = dict[str, str]
@@ -86,7 +87,7 @@ def _answer(
     asked_in = detect_lang(question)
     judged = hits if asked_in[:2] == lang[:2] else found(index, alone, asked_in)
     if refusal.answerable(alone, judged, index) < refusal.THRESHOLD:
-        yield refused(question, hits, lang)
+        yield refused(question, found(index, alone, lang, NEAR), lang)  # wide enough for three pages
         return
     backend = pick(settings, lang)
     if backend.name == "extract":

@@ -165,14 +165,11 @@ def baseline(
     from trainer.jobs import Jobs
     from ui.home import home
     from ui.start import check
-    from ui.terminal import print_scores
 
     wanted = wanted_run(run)
     check(wanted)
     folder = baseline.begin(home().path, wanted, shots)
     follow(folder, as_json, board=Jobs(home().path / "baselines"))
-    if not as_json:
-        print_scores(folder.scores())
 
 
 def try_out(wanted, as_json: bool) -> None:

@@ -103,6 +103,8 @@ def print_recommendation(plan: Recommendation, lang: str) -> None:
     if plan.ask:
         console.print(f"[bold]{t('plan.ask')}[/] {escape(plan.ask['question'])}")
     for item in plan.alternatives:
+        if "command" in item:  # told above
+            continue
         console.print(f"{t('plan.alternatives')}: {escape(alternative_text(item, t))}")
 
 

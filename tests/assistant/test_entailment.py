@@ -137,7 +137,7 @@ def test_a_marker_that_another_sentence_shares_keeps_its_support():
 
 def test_a_small_context_asks_about_fewer_sentences():
     answer = cited(PARAPHRASE, STRETCHED)
-    judge = Judge(["yes"], context=480)
+    judge = Judge(["yes"], context=400)
     check(answer, judge)
     assert len(judge.asked[0]["schema"]["required"]) == 3
 
