@@ -41,8 +41,8 @@ class Server:
         parts = urlsplit(self.url)
         try:
             good = parts.scheme in ("http", "https") and parts.hostname and parts.path in ("", "/")
-            parts.port  # noqa: B018: raises ValueError for a port that is no number
-        except ValueError:
+            good = good and parts.port != 0
+        except ValueError:  # a port that is no number
             good = False
         if not good:
             raise UserError(

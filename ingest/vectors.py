@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,6 +76,7 @@ class Vectors:
         self._folder, self._database = folder, folder / "chroma.sqlite3"
         self._mark = folder.with_name(f"{folder.name}.torn")
         self._client: Any = None
+        self._known: Any = None
         self._engine: tuple[Any, str] | None = None
         self._generation, self._opened, self._cost = -1, 0.0, 0.0
         self._lock = threading.Lock()
@@ -130,31 +131,27 @@ class Vectors:
             self._let_go()
 
     def _set_threshold(self, records: int) -> None:
-        """Chroma's own threads may hold its database for a moment (seen on a busy machine); it does not wait itself."""
-        from chromadb.errors import InternalError
-
-        for attempts_left in range(LOCKED_ATTEMPTS, -1, -1):
-            try:
-                self._collection().modify(configuration={"hnsw": {"sync_threshold": records}})
-                return
-            except InternalError as error:
-                if "locked" not in str(error) or not attempts_left:
-                    raise
-                time.sleep(0.25)
+        changed = {"hnsw": {"sync_threshold": records}}
+        _unlocked(lambda: self._collection().modify(configuration=changed))
 
     def _unwritten(self) -> int:
         """Records that Chroma has in its log only, or one more."""
         with closing(sqlite3.connect(self._database, timeout=60)) as log:
             return log.execute("SELECT count(*) FROM embeddings_queue").fetchone()[0]
 
-    def _collection(self):
+    def _collection(self) -> Any:
+        """Of the writer's client, opened when there is none."""
         if self._client is None:
-            self._client = self.client()
-        return self._client.get_or_create_collection(
-            COLLECTION,
-            embedding_function=None,  # the default one would try to download a model
-            configuration={"hnsw": HNSW | {"sync_threshold": SYNC_THRESHOLD}},
-        )
+            client = self.client()
+            self._known = _unlocked(
+                lambda: client.get_or_create_collection(
+                    COLLECTION,
+                    embedding_function=None,  # the default one would try to download a model
+                    configuration={"hnsw": HNSW | {"sync_threshold": SYNC_THRESHOLD}},
+                )
+            )
+            self._client = client
+        return self._known
 
     def client(self):
         """A client of its own, to be closed; the next one sees what other processes have written."""
@@ -167,7 +164,7 @@ class Vectors:
     def _let_go(self) -> None:
         if self._client is not None:
             self._client.close()
-            self._client = None
+            self._client = self._known = None
 
     def count(self) -> int:
         with self._alone():
@@ -225,6 +222,19 @@ class Vectors:
         self._let_go()
         with self._lock:
             self._engine = None
+
+
+def _unlocked(work: Callable[[], Any]) -> Any:
+    """Chroma's own threads may hold its database for a moment (seen on a busy machine); it does not wait itself."""
+    from chromadb.errors import InternalError
+
+    for attempts_left in range(LOCKED_ATTEMPTS, -1, -1):
+        try:
+            return work()
+        except InternalError as error:
+            if "locked" not in str(error) or not attempts_left:
+                raise
+            time.sleep(0.25)
 
 
 def write(collection: Any, gone: list[str], ids: list[str], vectors: np.ndarray, part: int = PART) -> None:

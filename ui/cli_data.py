@@ -13,7 +13,8 @@ import typer
 from ui.cli_runs import Json, emit
 
 data_app = typer.Typer(
-    help="Check a data file, repair, deduplicate, redact, convert, split and look at it.", no_args_is_help=True
+    help="Check a data file, repair, deduplicate, redact, convert, split and look at it.",
+    no_args_is_help=True,
 )
 
 Out = Annotated[Path, typer.Argument(help="File to write, JSON lines.")]
@@ -39,8 +40,12 @@ def progress(file: Path, quiet: bool) -> Iterator[Callable[[int], None]]:
 @data_app.command("check")
 def data_check(
     file: Path,
-    against: Annotated[Path | None, typer.Option(help="A test file: rows of it found in FILE are named.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=16, help="Tokens a row that the run will take.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A test file: rows of it found in FILE are named.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=16, help="Tokens a row that the run will take.")
+    ] = None,
     tokenizer: Annotated[str, typer.Option(help="A model's folder; without it tokens are estimated.")] = "",
     as_json: Json = False,
 ) -> None:

@@ -73,9 +73,10 @@ def library(
 @library_app.command("list")
 def list_documents(as_json: Json = False) -> None:
     """What is in the library, with the days on which it was changed and added."""
+    from ingest.readers import ASKED
     from ui.cli import emit, open_index
 
-    documents = open_index(quiet=as_json).documents()
+    documents = [row for row in open_index(quiet=as_json).documents() if not row.id.startswith(ASKED)]
     if as_json:
         emit({"documents": [vars(document) for document in documents]})
     else:

@@ -308,7 +308,10 @@ STRINGS |= {  # the Data tab, and what `tunesmith data check` prints
     "data.made": ("Made {name}; it is checked below.", "已產生 {name}，檢查結果如下。"),
     "data.preview": ("What is trained: show tokens", "看看會訓練哪些 token"),
     "data.model": ("Tokenizer of", "使用哪個模型的分詞器"),
-    "data.carried": ("{n} of {of} tokens carry loss (highlighted)", "{of} 個 token 中有 {n} 個計入損失（反白）"),
+    "data.carried": (
+        "{n} of {of} tokens carry loss (highlighted)",
+        "{of} 個 token 中有 {n} 個計入損失（反白）",
+    ),
     "data.left_out": ("{n} rows are left out by the trainer", "{n} 筆會被訓練器略過"),
     "data.plan": ("Plan with this file", "用這個檔案做計畫"),
     "data.none": ("Give a data file first.", "請先提供資料檔。"),

@@ -60,7 +60,8 @@ def masks(found: dict[str, Any], t: Translate) -> str:
     shown = []
     for row in found["rows"]:
         pieces = "".join(
-            f"<mark>{escape(text)}</mark>" if trained else escape(text) for text, trained in row["pieces"][:LONGEST_ROW]
+            f"<mark>{escape(text)}</mark>" if trained else escape(text)
+            for text, trained in row["pieces"][:LONGEST_ROW]
         )
         carried = sum(label != IGNORED for label in row["labels"])
         head = f"<b>{escape(row['part'])}</b> " if row["part"] else ""

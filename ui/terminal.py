@@ -137,7 +137,9 @@ def print_finding(finding: Any, path: str, lang: str) -> None:
     console.print(f"[{colour}]{t('data.' + finding.severity)}[/] {escape(localised(finding.message, lang))}")
     if finding.lines:
         more = "…" if finding.rows > len(finding.lines) else ""
-        places = ", ".join(f"{path}:{line}" if at == 0 else f":{line}" for at, line in enumerate(finding.lines))
+        places = ", ".join(
+            f"{path}:{line}" if at == 0 else f":{line}" for at, line in enumerate(finding.lines)
+        )
         console.print(f"    [dim]{escape(places)}{more}[/]")
     if finding.example:
         console.print(f"    [dim]{escape(' '.join(finding.example.split())[:100])}[/]")

@@ -157,7 +157,7 @@ def verdicts(body: dict, word: str) -> Reply:
 
 @pytest.mark.parametrize(("word", "share"), [("yes", 0.333), ("no", 0.667)])
 def test_an_answer_of_ollama_is_checked_with_its_format_and_tells_the_share(index, word, share):
-    text = "Start LoRA at a learning rate of 2e-4 [1]. QLoRA likes 2e-4 as a first learning rate value too, they report [1]. The moon is made of cheese [1]."
+    text = "Start LoRA at a learning rate of 2e-4 [1]. At first take about 2e-4 for LoRA rates and look at validation curves [1]. The moon is made of cheese [1]."
 
     def chat(body):
         return verdicts(body, word) if "format" in body else said(text)

@@ -21,7 +21,11 @@ from pathlib import Path
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-WORDS = [f"{stem}{end}" for stem in ("ro", "fo", "ba", "ser", "pri", "clea", "stre", "mor", "win") for end in ("om", "od", "ce", "vice", "nny", "ted", "et", "ning", "dow")]
+WORDS = [
+    f"{stem}{end}"
+    for stem in ("ro", "fo", "ba", "ser", "pri", "clea", "stre", "mor", "win")
+    for end in ("om", "od", "ce", "vice", "nny", "ted", "et", "ning", "dow")
+]
 HAN = "房間乾淨早餐豐富服務親切位置方便價格合理隔音很差設備老舊空調太吵櫃台態度冷淡交通便利推薦再來入住體驗舒適浴室漏水"
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import date, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ def build(folder: Path, count: int) -> dict:
     candidates = [(f"file:{n}", partial(str, n), partial(document, n, texts)) for n in numbers]
     with closing(Index(folder / "index", embedder)) as index:
         report = sync._sync(index, lambda report: sync._Work(candidates), watch)
-    rates = [round(SECTIONS * (b[0] - a[0]) / (b[1] - a[1])) for a, b in zip(marks, marks[1:], strict=False)]
+    rates = [round(SECTIONS * (b[0] - a[0]) / (b[1] - a[1])) for a, b in pairwise(marks)]
     return {
         "chunks": report.chunks,
         "seconds_without_embedder": round(report.seconds - embedder.seconds, 1),

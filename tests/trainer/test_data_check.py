@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,25 @@ def found(path, **options):
 
 def reviews(count, seed=0):
     generator = random.Random(seed)
-    words = "alpha bravo castle delta ember falcon garden harbour island jungle kettle lemon".split()
+    words = [
+        "alpha",
+        "bravo",
+        "castle",
+        "delta",
+        "ember",
+        "falcon",
+        "garden",
+        "harbour",
+        "island",
+        "jungle",
+        "kettle",
+        "lemon",
+    ]
     return [
-        {"text": f"{number} " + " ".join(generator.choices(words, k=14)), "label": ("good", "bad")[number % 2]}
+        {
+            "text": f"{number} " + " ".join(generator.choices(words, k=14)),
+            "label": ("good", "bad")[number % 2],
+        }
         for number in range(count)
     ]
 
@@ -47,11 +64,23 @@ def test_every_fault_speaks_both_languages_and_its_page_exists():
 
 def test_broken_lines_are_findings_and_the_others_are_measured(tmp_path):
     lines = [json.dumps(row) for row in reviews(20)]
-    raw = "\n".join(lines[:10]).encode() + b'\n{"text": oops}\n[1]\n{"text": "a\xff", "label": "good"}\n{"text": "b\0"}\n'
-    raw += b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"\n" + "\n".join(lines[10:]).encode() + b'\n{"text": "cut of'
+    raw = (
+        "\n".join(lines[:10]).encode()
+        + b'\n{"text": oops}\n[1]\n{"text": "a\xff", "label": "good"}\n{"text": "b\0"}\n'
+    )
+    raw += (
+        b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"\n" + "\n".join(lines[10:]).encode() + b'\n{"text": "cut of'
+    )
     measured = check(write(tmp_path / "d.jsonl", raw))
     lines_of = {item.kind: item.lines for item in measured.findings}
-    expected = {"broken_json": [11], "not_object": [12], "bad_utf8": [13], "nul_byte": [14], "too_deep": [15], "truncated_line": [26]}
+    expected = {
+        "broken_json": [11],
+        "not_object": [12],
+        "bad_utf8": [13],
+        "nul_byte": [14],
+        "too_deep": [15],
+        "truncated_line": [26],
+    }
     assert expected.items() <= lines_of.items() and measured.rows == 20
     offset = raw.index(b"\xff")
     assert f"offset {offset}" in found(tmp_path / "d.jsonl")["bad_utf8"].example
@@ -60,7 +89,11 @@ def test_broken_lines_are_findings_and_the_others_are_measured(tmp_path):
 def test_a_line_of_100_mb_is_named_and_not_kept(tmp_path):
     path = tmp_path / "d.jsonl"
     with path.open("wb") as file:
-        file.write(b'{"text": "a", "label": "1"}\n{"text": "' + b"x" * 100_000_000 + b'"}\n{"text": "b", "label": "2"}\n')
+        file.write(
+            b'{"text": "a", "label": "1"}\n{"text": "'
+            + b"x" * 100_000_000
+            + b'"}\n{"text": "b", "label": "2"}\n'
+        )
     measured = check(path)
     assert measured.rows == 2
     assert {item.kind: item.lines for item in measured.findings}["line_too_long"] == [2]
@@ -86,14 +119,26 @@ def test_turns_out_of_order_and_tools_without_results_are_named(tmp_path):
         {"messages": [say("user", "<|im_start|>a"), say("assistant", "<think>x</think>b")]},
     ]
     kinds = found(write(tmp_path / "d.jsonl", rows))
-    wanted = {"roles_order": [2, 3], "tool_no_result": [4], "no_answer": [6], "think_open": [7], "think_block": [8], "doubled_bos": [8]}
+    wanted = {
+        "roles_order": [2, 3],
+        "tool_no_result": [4],
+        "no_answer": [6],
+        "think_open": [7],
+        "think_block": [8],
+        "doubled_bos": [8],
+    }
     assert {kind: kinds[kind].lines for kind in wanted} == wanted
 
 
 def test_near_repeats_and_leaks_into_the_test_file_are_found(tmp_path):
     rows = reviews(200)
     near = {"text": rows[7]["text"] + " indeed", "label": "bad"}
-    test = [rows[3], {"text": rows[9]["text"] + "!", "label": "bad"}, *reviews(20, seed=5), {"text": "x", "label": "worst"}]
+    test = [
+        rows[3],
+        {"text": rows[9]["text"] + "!", "label": "bad"},
+        *reviews(20, seed=5),
+        {"text": "x", "label": "worst"},
+    ]
     path, against = write(tmp_path / "d.jsonl", [*rows, near, rows[0]]), write(tmp_path / "t.jsonl", test)
     kinds = found(path, against=against)
     assert kinds["near_duplicates"].lines == [201] and kinds["duplicates"].lines == [202]
@@ -166,8 +211,15 @@ def test_answers_that_are_almost_json_are_counted(tmp_path):
 
 
 def test_scripts_and_spellings_that_mix_are_told(tmp_path):
-    rows = [{"text": f"這間飯店第{n}間房間很乾淨，服務親切", "label": "正面" if n % 2 else "負面"} for n in range(40)]
-    rows += [{"text": "这间饭店的服务态度不错", "label": "正面"}, {"text": "房间设备旧", "label": "Good"}, {"text": "x", "label": "good"}]
+    rows = [
+        {"text": f"這間飯店第{n}間房間很乾淨，服務親切", "label": "正面" if n % 2 else "負面"}
+        for n in range(40)
+    ]
+    rows += [
+        {"text": "这间饭店的服务态度不错", "label": "正面"},
+        {"text": "房间设备旧", "label": "Good"},
+        {"text": "x", "label": "good"},
+    ]
     kinds = found(write(tmp_path / "d.jsonl", rows))
     assert kinds["mixed_script"].lines == [41, 42] and kinds["label_spelling"].rows == 2
     assert "--script traditional" in kinds["mixed_script"].command
@@ -176,7 +228,7 @@ def test_scripts_and_spellings_that_mix_are_told(tmp_path):
 def test_two_processes_measure_the_same(tmp_path, monkeypatch):
     path = write(tmp_path / "d.jsonl", reviews(400))
     alone = check(path)
-    monkeypatch.setattr("trainer.data.check.LARGE", 0)
+    monkeypatch.setattr(sys.modules["trainer.data.check"], "LARGE", 0)
     monkeypatch.setattr("trainer.data.lines.BLOCK", 8_000)
     assert check(path) == alone
 
@@ -201,9 +253,15 @@ def test_broken_encodings_of_the_wild_are_found_and_mended(shared_data):
 def test_naughty_strings_give_named_findings(shared_data, tmp_path):
     assert {"empty_text", "mojibake", "duplicates"} <= set(found(shared_data / "blns" / "blns.json"))
     texts = json.loads((shared_data / "blns" / "blns.json").read_text(encoding="utf-8"))
-    rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]} for text in texts]
+    rows = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": text}]}
+        for text in texts
+    ]
     measured = check(write(tmp_path / "d.jsonl", rows))
-    assert measured.read_rows == 515 and measured.rows + next(f.rows for f in measured.findings if f.kind == "no_answer") <= 515
+    assert (
+        measured.read_rows == 515
+        and measured.rows + next(f.rows for f in measured.findings if f.kind == "no_answer") <= 515
+    )
 
 
 def test_known_leak_of_chnsenticorp_is_found(shared_data):

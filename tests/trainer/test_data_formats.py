@@ -22,7 +22,7 @@ def test_parquet_is_read(tmp_path):
     pq.write_table(pa.Table.from_pylist([{"text": "房間", "label": 1}, {"text": "b", "label": None}]), path)
     measured = profile(path)
     assert (measured.format, measured.rows, measured.read_rows) == ("text+label", 1, 2)
-    assert [item.kind for item in measured.findings][:1] == ["no_label"]
+    assert "no_label" in [item.kind for item in measured.findings]
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(UserError, match="not a readable Parquet"):
         profile(path)
@@ -57,7 +57,11 @@ def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):
 def test_markdown_is_cut_at_headings_and_code_stays_whole(tmp_path):
     path = tmp_path / "d.md"
     path.write_text("intro\n\n# One\ntext\n```\n# no heading\n```\n\n## Two\nmore\n", encoding="utf-8")
-    assert [row["text"] for row in preview(path, 9)] == ["intro", "# One\ntext\n```\n# no heading\n```", "## Two\nmore"]
+    assert [row["text"] for row in preview(path, 9)] == [
+        "intro",
+        "# One\ntext\n```\n# no heading\n```",
+        "## Two\nmore",
+    ]
 
 
 def test_pdf_pages_are_texts(tmp_path):
@@ -98,7 +102,10 @@ def test_annotated_rows_are_understood_and_bad_ones_counted(tmp_path):
     measured = profile(path)
     assert (measured.format, measured.task, measured.rows) == ("spans", "ner", 2)
     assert {item.kind: item.lines for item in measured.findings}["bad_span"] == [2]
-    assert json.loads(first(path)[1]) == [{"text": "Lin", "type": "person"}, {"text": "Taipei", "type": "place"}]
+    assert json.loads(first(path)[1]) == [
+        {"text": "Lin", "type": "person"},
+        {"text": "Taipei", "type": "place"},
+    ]
 
 
 # every data file of the shared folder: (format, rows that train, rows read)
@@ -142,6 +149,15 @@ SHARED = {
 def test_public_files_import_with_their_format_and_count(shared_data, name):
     measured = profile(shared_data / name)
     assert (measured.format, measured.rows, measured.read_rows) == SHARED[name]
-    left_out = {"empty_text", "no_label", "no_answer", "same_answers", "unknown_role", "broken_turn", "not_text", "bad_span"}
+    left_out = {
+        "empty_text",
+        "no_label",
+        "no_answer",
+        "same_answers",
+        "unknown_role",
+        "broken_turn",
+        "not_text",
+        "bad_span",
+    }
     told = sum(item.rows for item in measured.findings if item.kind in left_out)
     assert measured.read_rows - measured.rows == told

@@ -13,8 +13,16 @@ from trainer.data.masks import masked, read_batch
 
 @pytest.fixture
 def messy(tmp_path):
-    rows = [{"text": f"review number {n} of the {'good' if n % 2 else 'bad'} hotel", "label": str(n % 2)} for n in range(40)]
-    rows += [rows[0], {"text": "voilÃ  le travail", "label": "1"}, {"text": "", "label": "1"}, {"text": "ask a@example.com", "label": "0"}]
+    rows = [
+        {"text": f"review number {n} of the {'good' if n % 2 else 'bad'} hotel", "label": str(n % 2)}
+        for n in range(40)
+    ]
+    rows += [
+        rows[0],
+        {"text": "voilÃ  le travail", "label": "1"},
+        {"text": "", "label": "1"},
+        {"text": "ask a@example.com", "label": "0"},
+    ]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     path = tmp_path / "in" / "messy.jsonl"
     path.parent.mkdir()
@@ -31,7 +39,11 @@ def test_repair_mends_what_it_can_and_counts_what_it_leaves_out(messy, tmp_path)
     report = repair_file(messy, out)
     texts = [row["text"] for row in lines_of(out)]
     assert "voilà le travail" in texts and "nulhere" in texts and len(texts) == 44
-    assert "44 rows, of 46 read" in report and "1 rows have no text" in report and "the last line is cut off" in report
+    assert (
+        "44 rows, of 46 read" in report
+        and "1 rows have no text" in report
+        and "the last line is cut off" in report
+    )
     recorded = yaml.safe_load((out.parent / "data_source.yaml").read_text())["steps"][0]
     assert recorded["counts"]["read"] - recorded["counts"]["written"] == 2
 
@@ -54,12 +66,22 @@ def test_steps_rebuild_to_the_same_bytes_and_a_changed_input_is_refused(messy, t
 
 
 def test_near_repeats_and_groups_stay_in_one_part(tmp_path):
-    rows = [{"text": f"{n // 4} is the number of this rather long review of a hotel{'!' * (n % 4)}", "label": str(n % 2), "guest": n // 8} for n in range(80)]
+    rows = [
+        {
+            "text": f"{n // 4} is the number of this rather long review of a hotel{'!' * (n % 4)}",
+            "label": str(n % 2),
+            "guest": n // 8,
+        }
+        for n in range(80)
+    ]
     path = tmp_path / "d.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     split_file(path, tmp_path / "parts", 0.2, 0.2, 3, group="guest")
     guest = {row["text"]: row["guest"] for row in rows}
-    seen = [{guest[row["prompt"][0]["content"]] for row in lines_of(tmp_path / "parts" / f"{n}.jsonl")} for n in ("train", "eval", "test")]
+    seen = [
+        {guest[row["prompt"][0]["content"]] for row in lines_of(tmp_path / "parts" / f"{n}.jsonl")}
+        for n in ("train", "eval", "test")
+    ]
     assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
     with pytest.raises(UserError, match="no column 'nobody'"):
         split_file(path, tmp_path / "parts", 0.2, 0.2, 3, group="nobody")
@@ -99,7 +121,11 @@ def test_the_preview_shows_the_ids_and_labels_that_the_trainer_feeds(tmp_path, c
     rows, _ = fit(load_rows(review_file, config)[:6], tokenizer, config.max_length)
     model = base.load_model(config.base_model, config, "cpu")
     trainer = METHODS[config.method].build(config, model, tokenizer, rows, [], tmp_path / "out", "cpu", [])
-    fed = [row for batch in trainer.get_train_dataloader() for row in read_batch({k: v.cpu() for k, v in batch.items()})]
+    fed = [
+        row
+        for batch in trainer.get_train_dataloader()
+        for row in read_batch({k: v.cpu() for k, v in batch.items()})
+    ]
     pairs = lambda found: sorted((row["ids"], row["labels"]) for row in found)
     assert pairs(shown) == pairs(fed) and len(shown) >= 6
     trained = "".join(text for text, carries in shown[0]["pieces"] if carries)

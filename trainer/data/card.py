@@ -11,13 +11,26 @@ from trainer.data.check import DataProfile, check
 from trainer.data.history import steps
 from trainer.data.read import SUFFIXES
 
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
 TASKS = {
     "classification": "text-classification", "ner": "token-classification", "chat": "text-generation",
     "generation": "text-generation", "tool-use": "text-generation", "domain-knowledge": "text-generation",
     "preference": "text-generation",
 }  # fmt: skip
-SPLITS = {"train": "train", "eval": "validation", "valid": "validation", "validation": "validation", "dev": "validation", "test": "test"}
+SPLITS = {
+    "train": "train",
+    "eval": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 LANGUAGES = {"zh-TW": "zh", "zh-CN": "zh", "mixed": "zh"}
 
 
@@ -55,14 +68,20 @@ def _body(folder: Path, profiles: dict[Path, DataProfile]) -> str:
     lines = [f"# {folder.resolve().name}", "", "## Files", "", "| file | rows | format | language | tokens a row (median, 95 %, longest) | SHA-256 |", "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for file, one in profiles.items():
         tokens = f"{one.tokens.p50:,}, {one.tokens.p95:,}, {one.tokens.max:,}"
-        lines.append(f"| {file.name} | {one.rows:,} | {one.format} | {one.language} | {tokens} | `{one.sha256[:16]}` |")
+        lines.append(
+            f"| {file.name} | {one.rows:,} | {one.format} | {one.language} | {tokens} | `{one.sha256[:16]}` |"
+        )
     if first.labels:
         lines += ["", "## Labels", "", "| label | " + " | ".join(file.name for file in profiles) + " |", "| --- " * (len(profiles) + 1) + "|"]  # fmt: skip
         for label in first.labels:
             cells = (f"{(one.labels or {}).get(label, 0):,}" for one in profiles.values())
             lines.append(f"| {_cell(label)} | {' | '.join(cells)} |")
     lines += ["", "## Checks", ""]
-    found = [f"- {file.name}: {item.severity}: {item.message['en']}" for file, one in profiles.items() for item in one.findings]
+    found = [
+        f"- {file.name}: {item.severity}: {item.message['en']}"
+        for file, one in profiles.items()
+        for item in one.findings
+    ]
     lines += found or ["Nothing was found."]
     made = steps(folder)
     if made:

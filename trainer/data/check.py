@@ -82,7 +82,9 @@ class DataProfile:
 
 def profile(path: Path, seen: Progress = lambda size: None) -> DataProfile:
     """Measure a file. Raises UserError, "file:line: what; what to do", where it cannot be read at all."""
-    return _profiled(*measured(Path(path), False, RunConfig.model_fields["max_length"].default, "", seen), None)
+    return _profiled(
+        *measured(Path(path), False, RunConfig.model_fields["max_length"].default, "", seen), None
+    )
 
 
 def check(
@@ -155,7 +157,9 @@ def _usable(head: Head, part: Part, strict: bool) -> Part:
         raise UserError(f"{head.path}{part.broken[0].text}; mend or remove the line")
     if not len(part.numbers):
         kind, tally = max(part.tallies.items(), key=lambda item: item[1].count)
-        where = f"{head.path}:{tally.lines[0]}" if head.unit == "line" else f"{head.path}, row {tally.lines[0]}"
+        where = (
+            f"{head.path}:{tally.lines[0]}" if head.unit == "line" else f"{head.path}, row {tally.lines[0]}"
+        )
         raise UserError(
             f"{where}: no row can be used ({kind.replace('_', ' ')}); check the columns of this file"
         )
@@ -170,7 +174,9 @@ def _each(sources: Iterator[Any], plan: Plan, size: int) -> Iterator[Part]:
         return
     # A fresh process each: a fork of one with threads (the page's server) can hang.
     with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: list[Future[Part]] = [pool.submit(measure, source, plan) for source in islice(sources, 2 * cores)]
+        waiting: list[Future[Part]] = [
+            pool.submit(measure, source, plan) for source in islice(sources, 2 * cores)
+        ]
         while waiting:
             yield waiting.pop(0).result()
             waiting += [pool.submit(measure, source, plan) for source in islice(sources, 1)]

@@ -73,7 +73,11 @@ def convert(
 
 
 def convert_rows(
-    records: list[tuple[int, dict[str, Any]]], detected: Detected, shape: str, system_prompt: str = "", instruction: str = ""
+    records: list[tuple[int, dict[str, Any]]],
+    detected: Detected,
+    shape: str,
+    system_prompt: str = "",
+    instruction: str = "",
 ) -> Converted:
     """The same of some records, which may leave no row."""
     result = Converted()
@@ -247,7 +251,9 @@ def _reading(record: dict, columns: dict[str, str], instruction: str, note: Call
     given = record.get(columns["answer"])
     if isinstance(given, dict):  # the Hub's SQuAD: {"text": [...], "answer_start": [...]}
         given = given.get("text")
-    return _row(f"{context}\n\n{question}", _answer(_text(given[0] if isinstance(given, list) and given else given)))
+    return _row(
+        f"{context}\n\n{question}", _answer(_text(given[0] if isinstance(given, list) and given else given))
+    )
 
 
 def _raw_text(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:

@@ -41,7 +41,9 @@ def xlsx(path: Path) -> tuple[str, Numbered]:
         if size > UNPACKED:
             raise UserError(f"{path}: unpacks to {size >> 20} MB; save the rows as .csv or .jsonl")
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        sheets = [[[_cell(cell) for cell in row] for row in sheet.iter_rows(values_only=True)] for sheet in book]
+        sheets = [
+            [[_cell(cell) for cell in row] for row in sheet.iter_rows(values_only=True)] for sheet in book
+        ]
     except UserError:
         raise
     except Exception as error:  # openpyxl raises KeyError, TypeError and others for a damaged book
@@ -54,7 +56,9 @@ def xlsx(path: Path) -> tuple[str, Numbered]:
     while header and not header[-1]:
         header.pop()
     if len(set(header)) < len(header) or not all(header):
-        raise UserError(f"{path}, row 1: the header has an empty or repeated column name; name each column once")
+        raise UserError(
+            f"{path}, row 1: the header has an empty or repeated column name; name each column once"
+        )
     numbered = [
         (number, dict(zip(header, cells, strict=False)))
         for number, cells in enumerate(rows[1:], start=2)
@@ -104,7 +108,11 @@ def is_conll(lines: list[str]) -> bool:
     """Whether lines hold a token and a tag each: 'Paris B-location'."""
     seen = [line.split() for line in lines[:200] if line.strip() and not line.startswith("-DOCSTART-")]
     tagged = sum(len(cells) >= 2 and bool(TAG.fullmatch(cells[-1])) for cells in seen)
-    return len(seen) > 0 and tagged >= 0.9 * len(seen) and any("-" in cells[-1] for cells in seen if len(cells) > 1)
+    return (
+        len(seen) > 0
+        and tagged >= 0.9 * len(seen)
+        and any("-" in cells[-1] for cells in seen if len(cells) > 1)
+    )
 
 
 def conll(lines: list[str]) -> Numbered:

@@ -8,7 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-START, END, KIND = ("start", "start_offset", "begin"), ("end", "end_offset"), ("label", "type", "entity", "tag")
+START, END, KIND = (
+    ("start", "start_offset", "begin"),
+    ("end", "end_offset"),
+    ("label", "type", "entity", "tag"),
+)
 TOKENS = ("tokens", "words", "chars")
 TAGS = ("ner_tags", "tags", "labels", "bio_tags", "ner")
 SPANS = ("entities", "spans", "ner", "labels", "label", "annotations")
@@ -56,7 +60,9 @@ def from_spans(text: str, spans: Any) -> list[tuple[str, str]] | None:
     found = []
     for span in spans if isinstance(spans, list) else [None]:
         if isinstance(span, dict):
-            values = [next((span[name] for name in names if name in span), None) for names in (START, END, KIND)]
+            values = [
+                next((span[name] for name in names if name in span), None) for names in (START, END, KIND)
+            ]
         else:
             values = list(span[:3]) if isinstance(span, list) else []
         whole = len(values) == 3 and all(type(value) is int for value in values[:2])

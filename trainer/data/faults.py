@@ -17,7 +17,11 @@ from trainer.data.labels import likely_wrong
 from trainer.data.measure import Part, Plan, Tally
 from trainer.data.splits import fold
 
-DERIVED = ("script_traditional", "script_simplified", "invalid_json")  # tallies that are judged, not told as they are
+DERIVED = (
+    "script_traditional",
+    "script_simplified",
+    "invalid_json",
+)  # tallies that are judged, not told as they are
 IMBALANCE = 10
 RARE_ROWS = 10
 ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -111,7 +115,9 @@ def _labelled(context: Context) -> list[Finding]:
     if rare:
         found.append(finding("rare_label", len(rare), lines(rare), ", ".join(rare[:5])))
     if variants:
-        found.append(finding("label_spelling", len(variants), lines(variants), ", ".join(sorted(variants)[:6])))
+        found.append(
+            finding("label_spelling", len(variants), lines(variants), ", ".join(sorted(variants)[:6]))
+        )
     ratio = max(labels.values()) / min(labels.values())
     if context.plan.deep and ratio >= IMBALANCE:
         least, most = min(labels, key=labels.__getitem__), max(labels, key=labels.__getitem__)
@@ -133,7 +139,9 @@ def _lengths(context: Context) -> list[Finding]:
 def _mixed(context: Context) -> list[Finding]:
     if not context.plan.deep:
         han = any("\u3400" <= char <= "\u9fff" for text in context.part.texts[:20] for char in text)
-        return [finding("mixed_script", len(context.part.numbers))] if context.script == "mixed" and han else []
+        return (
+            [finding("mixed_script", len(context.part.numbers))] if context.script == "mixed" and han else []
+        )
     sides = [context.part.tallies.get(f"script_{name}", Tally()) for name in ("traditional", "simplified")]
     rarer = min(sides, key=lambda tally: tally.count)
     share = rarer.count / max(1, sum(side.count for side in sides))

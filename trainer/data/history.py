@@ -106,15 +106,25 @@ def rebuild(folder: Path) -> list[str]:
     folder = Path(folder)
     recorded = steps(folder)
     if not recorded:
-        raise UserError(f"{folder / RECORD}: no recorded steps; make files with `tunesmith data repair`, `dedupe`, …")
+        raise UserError(
+            f"{folder / RECORD}: no recorded steps; make files with `tunesmith data repair`, `dedupe`, …"
+        )
     told = []
     for step in recorded:
         source = _found(step.input, folder)
         check_path(source)
         if file_hash(source) != step.input_sha256:
-            raise UserError(f"{source}: is not the file that {step.step} was run on; bring back the one of {step.input_sha256[:12]}…")
-        if step.step not in STEPS or not step.outputs or any("/" in name or name.startswith(".") for name in step.outputs):
-            raise UserError(f"{folder / RECORD}: unknown step {step.step!r}; choose one of {', '.join(STEPS)}")
+            raise UserError(
+                f"{source}: is not the file that {step.step} was run on; bring back the one of {step.input_sha256[:12]}…"
+            )
+        if (
+            step.step not in STEPS
+            or not step.outputs
+            or any("/" in name or name.startswith(".") for name in step.outputs)
+        ):
+            raise UserError(
+                f"{folder / RECORD}: unknown step {step.step!r}; choose one of {', '.join(STEPS)}"
+            )
         options = {**step.options}
         if "against" in options:
             options["against"] = str(_found(options["against"], folder))
@@ -122,7 +132,9 @@ def rebuild(folder: Path) -> list[str]:
         again = run(step.step, source, out, options)
         changed = [name for name, digest in step.outputs.items() if again.outputs.get(name) != digest]
         if changed:
-            raise UserError(f"{folder / changed[0]}: differs from the one recorded; another version of the program made it")
+            raise UserError(
+                f"{folder / changed[0]}: differs from the one recorded; another version of the program made it"
+            )
         told.append(f"{step.step} {step.input}: {', '.join(step.outputs)} as recorded")
     return told
 

@@ -34,9 +34,13 @@ def likely_wrong(texts: list[str], labels: list[str]) -> list[tuple[int, str]]:
 
     codes = {name: code for code, name in enumerate(names)}
     given = np.array([codes[labels[at]] for at in kept])
-    hashing = HashingVectorizer(analyzer="char", ngram_range=(1, 3), n_features=FEATURES, alternate_sign=False, norm=None)
+    hashing = HashingVectorizer(
+        analyzer="char", ngram_range=(1, 3), n_features=FEATURES, alternate_sign=False, norm=None
+    )
     # Weighed over all folds at once: document frequencies know nothing of the labels.
-    features = TfidfTransformer(sublinear_tf=True).fit_transform(hashing.transform([texts[at] for at in kept]))
+    features = TfidfTransformer(sublinear_tf=True).fit_transform(
+        hashing.transform([texts[at] for at in kept])
+    )
     model = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=5, tol=None, random_state=0)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     probable = cross_val_predict(model, features, given, cv=folds, method="predict_proba")

@@ -5,6 +5,7 @@ First step for a large file: blocks() reads, parse() decodes one block, in anoth
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import Counter
@@ -90,10 +91,9 @@ def parse(block: Block, mend: bool = False) -> Parsed:
     # Only "\n" ends a line: str.splitlines would also cut at U+2028 inside a JSON string.
     lines: list[str | bytes] = data.split(b"\n")
     if b"\0" not in data:
-        try:
+        # Where some line is not UTF-8, each is decoded on its own below, so that the others are kept.
+        with contextlib.suppress(UnicodeDecodeError):
             lines = data.decode("utf-8").split("\n")
-        except UnicodeDecodeError:
-            pass  # some line is not UTF-8: each is decoded on its own below, so that the others are kept
     offset = block.offset + len(block.data) - len(data)
     for number, raw in enumerate(lines, start=block.first):
         fault = None

@@ -65,15 +65,25 @@ def _measure(path: Path, config: RunConfig, count: int) -> dict[str, Any]:
     # A few rows more than asked for: the starter's tokenizer learns from them.
     rows = first_rows(path, max(count, 200), config.method, config.system_prompt, config.instruction)
     config = config.model_copy(
-        update={"peft": "full", "device": "cpu", "precision": "fp32", "packing": False, "early_stopping_patience": 0}
+        update={
+            "peft": "full",
+            "device": "cpu",
+            "precision": "fp32",
+            "packing": False,
+            "early_stopping_patience": 0,
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
-        model_path = _small_model(config, [text for row in rows for text in contents(row)], Path(folder) / "base")
+        model_path = _small_model(
+            config, [text for row in rows for text in contents(row)], Path(folder) / "base"
+        )
         tokenizer = base.load_tokenizer(model_path)
         fitted, cut = fit(rows[:count], tokenizer, config.max_length)
         model = base.load_model(model_path, config, "cpu")
         trainer = entry.build(config, model, tokenizer, fitted, [], Path(folder) / "out", "cpu", [])
-        found = [one for example in trainer.train_dataset for one in read_batch(trainer.data_collator([example]))]
+        found = [
+            one for example in trainer.train_dataset for one in read_batch(trainer.data_collator([example]))
+        ]
         lost = len(fitted) - len(trainer.train_dataset)
     for one in found:
         one["pieces"] = _pieces(one["ids"], one["labels"], tokenizer)
@@ -85,7 +95,9 @@ def _small_model(config: RunConfig, texts: list[str], out: Path) -> Path:
     from trainer.starter import make_starter
 
     if config.base_model == STARTER:
-        return make_starter(config.model_copy(update={"starter_hidden_size": 32, "starter_layers": 1}), texts, out)
+        return make_starter(
+            config.model_copy(update={"starter_hidden_size": 32, "starter_layers": 1}), texts, out
+        )
     made = make_miniature(config, texts, out)
     if not made.own_tokenizer:
         raise UserError(made.why or f"base_model {config.base_model!r}: its tokenizer is not on this machine")

@@ -125,7 +125,11 @@ def _note_schema(part: Part, records: list[tuple[int, dict[str, Any]]], detected
         for column in used:
             value = record.get(column)
             if value is not None:
-                kind = "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+                kind = (
+                    "number"
+                    if isinstance(value, int | float) and not isinstance(value, bool)
+                    else type(value).__name__
+                )
                 part.types.setdefault((column, kind), Tally()).add(number, f"{column}: {str(value)[:60]}")
 
 
@@ -179,7 +183,9 @@ def _note_lengths(part: Part, rows: list[Row], plan: Plan) -> None:
     counted = iter(_token_counts([*heads, *(text for texts in endings for text in texts)], plan))
     heads_counted = [next(counted) for _ in heads]
     answers = [max((next(counted) for _ in texts), default=0) for texts in endings]
-    template = np.array([TEMPLATE_TOKENS * (len(row.get("prompt", [])) + 1) if "prompt" in row else 0 for row in rows])
+    template = np.array(
+        [TEMPLATE_TOKENS * (len(row.get("prompt", [])) + 1) if "prompt" in row else 0 for row in rows]
+    )
     prompts = np.array(heads_counted, np.int64) + template
     part.tokens = (np.array(heads_counted, np.int64) + np.array(answers, np.int64)).astype(np.int32)
     part.answer_tokens = np.array(answers, np.int32)
@@ -191,7 +197,10 @@ def _note_lengths(part: Part, rows: list[Row], plan: Plan) -> None:
 def _token_counts(texts: list[str], plan: Plan) -> list[int]:
     if not plan.tokenizer:
         return [token_estimate(text, plan.script) for text in texts]
-    return [len(one.ids) for one in load_tokenizer(plan.tokenizer).encode_batch_fast(texts, add_special_tokens=False)]
+    return [
+        len(one.ids)
+        for one in load_tokenizer(plan.tokenizer).encode_batch_fast(texts, add_special_tokens=False)
+    ]
 
 
 @cache
@@ -249,7 +258,9 @@ def _note_faults(part: Part, row: Row, number: int) -> None:
         traditional, simplified = one_script_patterns()
         sides = len(traditional.findall(whole)), len(simplified.findall(whole))
         if sides[0] != sides[1] and HAN.search(whole):
-            part.note("script_traditional" if sides[0] > sides[1] else "script_simplified", number, whole[:60])
+            part.note(
+                "script_traditional" if sides[0] > sides[1] else "script_simplified", number, whole[:60]
+            )
     if len(row.get("prompt", [])) > 1:
         _note_turns(part, row, number)
 
@@ -264,7 +275,9 @@ def _note_turns(part: Part, row: Row, number: int) -> None:
             part.note("tool_no_result", number, before["content"][:80])
             return
         late = turn["role"] == "system" and at > 0
-        twice = before is not None and turn["role"] == before["role"] and turn["role"] in ("user", "assistant")
+        twice = (
+            before is not None and turn["role"] == before["role"] and turn["role"] in ("user", "assistant")
+        )
         if late or (twice and not called):
             part.note("roles_order", number, f"{before['role']}, {turn['role']}: {turn['content'][:60]}")
             return

@@ -155,7 +155,9 @@ def _read_jsonl(path: Path) -> Records:
     records.sha256 = digest.hexdigest()
     if faults:
         more = f" (and {len(faults) - 1} more broken lines)" if len(faults) > 1 else ""
-        raise UserError(f"{path}{faults[0].text}{more}; mend or remove the line, or: tunesmith data repair {path} OUT")
+        raise UserError(
+            f"{path}{faults[0].text}{more}; mend or remove the line, or: tunesmith data repair {path} OUT"
+        )
     return records
 
 
@@ -189,10 +191,14 @@ def _rows_of(value: Any) -> list[Any] | None:
     """The rows that a JSON document holds, in the layouts that public data sets use; None if it holds none."""
     if isinstance(value, dict):
         lists = {name: item for name, item in value.items() if isinstance(item, list) and item}
-        of = lambda fits: lists and len(lists) == len(value) and all(fits(i) for rows in lists.values() for i in rows)
+        of = lambda fits: (
+            lists and len(lists) == len(value) and all(fits(i) for rows in lists.values() for i in rows)
+        )
         if of(lambda item: isinstance(item, str)):  # {label: [text]}
             return [{"text": text, "label": name} for name, texts in lists.items() for text in texts]
-        if of(lambda item: isinstance(item, list) and len(item) == 2 and all(isinstance(x, str) for x in item)):
+        if of(
+            lambda item: isinstance(item, list) and len(item) == 2 and all(isinstance(x, str) for x in item)
+        ):
             # {split: [[text, label]]}, as CLINC has it
             return [{"text": a, "label": b, "split": name} for name, rows in lists.items() for a, b in rows]
         tables = [rows for rows in lists.values() if isinstance(rows[0], dict)]
@@ -215,7 +221,9 @@ def _flat(rows: list[Any]) -> list[Any]:
                 answers = item.get("answers")
                 first = answers[0] if isinstance(answers, list) and answers else None
                 answer = first.get("text") if isinstance(first, dict) else first
-                flat.append({"context": given.get("context"), "question": item.get("question"), "answer": answer})
+                flat.append(
+                    {"context": given.get("context"), "question": item.get("question"), "answer": answer}
+                )
     return flat
 
 

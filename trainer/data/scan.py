@@ -44,12 +44,33 @@ def taiwan_id(text: str) -> bool:
 def mainland_id(text: str) -> bool:
     """The check digit of GB 11643-1999, and a month and day that exist."""
     total = sum(int(char) * (2 ** (17 - at) % 11) for at, char in enumerate(text[:17]))
-    return "10X98765432"[total % 11] == text[17].upper() and 1 <= int(text[10:12]) <= 12 and 1 <= int(text[12:14]) <= 31
+    return (
+        "10X98765432"[total % 11] == text[17].upper()
+        and 1 <= int(text[10:12]) <= 12
+        and 1 <= int(text[12:14]) <= 31
+    )
 
 
 _LONG_NUMBER = re.compile(r"\d[\d ()-]{6}").search
 DIGITS = "digits"  # the needle of all patterns of long numbers: one search for all of them
-KEYS = ("AKIA", "gh", "sk-", "hf_", "xox", "AIza", "PRIVATE KEY", "eyJ", "://", "asswor", "ASSWOR", "asswd", "pwd", "PWD", "密碼", "密码")
+KEYS = (
+    "AKIA",
+    "gh",
+    "sk-",
+    "hf_",
+    "xox",
+    "AIza",
+    "PRIVATE KEY",
+    "eyJ",
+    "://",
+    "asswor",
+    "ASSWOR",
+    "asswd",
+    "pwd",
+    "PWD",
+    "密碼",
+    "密码",
+)
 PATTERNS = (
     Pattern(
         "secret", "[SECRET]", KEYS,
@@ -115,7 +136,11 @@ def thoughts(answer: str) -> str | None:
     opened, closed = answer.count("<think>"), answer.count("</think>")
     if not opened and not closed:
         return None
-    return "think_block" if opened == closed and answer.find("<think>") < answer.find("</think>") else "think_open"
+    return (
+        "think_block"
+        if opened == closed and answer.find("<think>") < answer.find("</think>")
+        else "think_open"
+    )
 
 
 def masked(text: str) -> str:
@@ -133,7 +158,9 @@ def redact(text: str) -> tuple[str, list[str]]:
     """The text with personal data and keys replaced by their names, and the kinds that were replaced."""
     kinds = []
     for pattern in _worth(text):
-        replace = lambda match, p=pattern: p.mask if p.sure(match[0]) and not kinds.append(p.kind) else match[0]
+        replace = lambda match, p=pattern: (
+            p.mask if p.sure(match[0]) and not kinds.append(p.kind) else match[0]
+        )
         text = pattern.find.sub(replace, text)
     return text, kinds
 

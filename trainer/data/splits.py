@@ -42,7 +42,11 @@ def label_of(row: Row) -> str:
 
 
 def split(
-    rows: list[Row], eval_fraction: float, test_fraction: float, seed: int, stratify: bool = True,
+    rows: list[Row],
+    eval_fraction: float,
+    test_fraction: float,
+    seed: int,
+    stratify: bool = True,
     together: list[str] | None = None,
 ) -> Splits:
     """Split by label and seed; rows with the same question stay together, so none is in two splits.

@@ -76,10 +76,14 @@ def first_rows(
     detected = format_of(path)
     method = method or METHOD_OF_FORMAT.get(detected.format, "sft")
     some = list(islice(numbered(path, Counter()), 10 * count + 100))
-    return convert(Records(path, "", "line", some, ""), detected, method, system_prompt, instruction).rows[:count]
+    return convert(Records(path, "", "line", some, ""), detected, method, system_prompt, instruction).rows[
+        :count
+    ]
 
 
-def _shaped(path: Path, counts: Counter[str], detected: Detected) -> Iterator[tuple[int, dict[str, Any], Row]]:
+def _shaped(
+    path: Path, counts: Counter[str], detected: Detected
+) -> Iterator[tuple[int, dict[str, Any], Row]]:
     """(line, record, row) of what can be trained on; the others are counted by their fault."""
     shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
     for number, record in numbered(path, counts):
@@ -123,7 +127,9 @@ def _mended(text: str, counts: Counter[str]) -> str:
 def _spelling(path: Path, detected: Detected) -> dict[str, str]:
     """The commonest spelling of each label."""
     column, spelled = detected.columns.get("label", ""), {}
-    for label, _ in Counter(str(r.get(column, "")).strip() for _, r in numbered(path, Counter(), True)).most_common():
+    for label, _ in Counter(
+        str(r.get(column, "")).strip() for _, r in numbered(path, Counter(), True)
+    ).most_common():
         spelled.setdefault(fold(label), label)
     return spelled
 
@@ -165,7 +171,11 @@ def dedupe(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
         for line in part.numbers[mask]:
             drop.setdefault(int(line), kind)
 
-    pairs = np.stack([part.questions, part.answers], axis=1) if not options.get("inputs") else part.questions[:, None]
+    pairs = (
+        np.stack([part.questions, part.answers], axis=1)
+        if not options.get("inputs")
+        else part.questions[:, None]
+    )
     _, firsts = np.unique(pairs, axis=0, return_index=True)
     repeated = np.ones(len(part.numbers), bool)
     repeated[firsts] = False
@@ -211,13 +221,17 @@ def split_rows(path: Path, options: dict[str, Any], counts: Counter[str]) -> Row
     if options.get("group"):
         column = options["group"]
         if not any(column in record for _, record, _ in shaped):
-            raise UserError(f"{path}: no column {column!r}; choose one of {', '.join(list(shaped[0][1])[:8])}")
+            raise UserError(
+                f"{path}: no column {column!r}; choose one of {', '.join(list(shaped[0][1])[:8])}"
+            )
         together = [str(record.get(column)) for _, record, _ in shaped]
     elif options.get("near"):
         texts = [near_text(row, *question_and_answer(row), detected.format) for row in rows]
         together = [str(index) for index in near.groups(near.sketch(texts))]
     stratify = label_set(rows, detected.format) is not None or detected.format == "kto"
-    parts = split(rows, options["eval_fraction"], options["test_fraction"], options["seed"], stratify, together)
+    parts = split(
+        rows, options["eval_fraction"], options["test_fraction"], options["seed"], stratify, together
+    )
     for name in ("train", "eval", "test"):
         yield from ((f"{name}.jsonl", row) for row in getattr(parts, name))
 

@@ -27,7 +27,11 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             page.file = gr.File(
-                label=t("data.file"), file_types=list(SUFFIXES), type="filepath", height=120, elem_id="room-file"
+                label=t("data.file"),
+                file_types=list(SUFFIXES),
+                type="filepath",
+                height=120,
+                elem_id="room-file",
             )
             page.path = gr.Textbox(label=t("data.path"), elem_id="room-path")
             page.against = gr.Textbox(label=t("data.against"), elem_id="room-against")
@@ -49,7 +53,17 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
 
 
 def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any, tabs: Any) -> None:
-    shown = [page.result, page.error, page.made, page.tokens, page.current, *page.fixes.values(), page.model, page.preview, page.plan]
+    shown = [
+        page.result,
+        page.error,
+        page.made,
+        page.tokens,
+        page.current,
+        *page.fixes.values(),
+        page.model,
+        page.preview,
+        page.plan,
+    ]
 
     def look(data: Path | None, against: str, said: str = "", progress: Any = None) -> list[Any]:
         """What stands on the page once a file is checked."""
@@ -78,7 +92,9 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         return look(made, against, render.note(t("data.made", name=made.name)))
 
     for name, button in page.fixes.items():
-        button.click(lambda current, against, n=name: fix(n, current, against), [page.current, page.against], shown)
+        button.click(
+            lambda current, against, n=name: fix(n, current, against), [page.current, page.against], shown
+        )
 
     def preview(current: str, model: str):
         try:
@@ -120,7 +136,9 @@ def mend(name: str, data: Path, folder: Path, against: str) -> Path:
     if name == "repair":
         repair_file(data, out)
     elif name == "dedupe":
-        dedupe_file(data, out, near=True, against=Path(against.strip()).expanduser() if against.strip() else None)
+        dedupe_file(
+            data, out, near=True, against=Path(against.strip()).expanduser() if against.strip() else None
+        )
     elif name == "redact":
         redact_file(data, out)
     else:
