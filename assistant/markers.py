@@ -121,7 +121,7 @@ class Cited:
             if self._buffer[0] == "\n":
                 self.text, self._buffer = self.text + "\n", self._buffer[1:]
                 continue
-            if self._fenced or self._buffer.lstrip().startswith("```"):
+            if self._fenced or self._buffer.startswith("```"):
                 if not self._fence(final):
                     return
                 continue
@@ -143,7 +143,7 @@ class Cited:
             return False
         end += self._buffer[end : end + 1] == "\n"
         line, self._buffer = self._buffer[:end], self._buffer[end:]
-        if line.lstrip().startswith("```"):
+        if not self._fenced or line.rstrip() == "```":  # sanitize.py writes the end of code like that
             self._fenced = not self._fenced
         self.text += line
         return True

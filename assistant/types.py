@@ -113,7 +113,7 @@ class Reason:
     overruled: list[dict[str, Any]] = field(default_factory=list)  # the losing rules: {rule, value, because}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: the screen keeps one and asks whether it changed
 class Recommendation:
     """A decision and, where it is to train, a run that says why at each field."""
 

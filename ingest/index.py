@@ -229,7 +229,7 @@ class Index:
 
         Vectors that are known already are taken: from before, or the knowledge base's from the package.
         """
-        shipped = shipped_vectors() if self.embedder.name == MiniLM.name else {}
+        shipped = shipped_vectors() if self.embedder.name.startswith(MiniLM.name) else {}
         before = self.manifest.known_vectors([chunk.id for chunk in chunks])
         readables: list[Chunk] = []
         keys, rows, fresh = [], [], []

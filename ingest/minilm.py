@@ -44,6 +44,23 @@ def export(folder: Path) -> None:
     graph.save(_pooled(graph, _encoder(graph, _embedded(graph))), folder)
 
 
+def quantize(model: Path, out: Path) -> None:
+    """The same model with int8 weights, a scale for each channel; activations become int8 as it runs."""
+    import logging
+
+    from onnx import TensorProto
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().addFilter(quiet := lambda record: "pre-process" not in record.getMessage())
+    try:
+        quantize_dynamic(
+            model, out, per_channel=True, weight_type=QuantType.QInt8,
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},  # what the fused operators give
+        )  # fmt: skip
+    finally:
+        logging.getLogger().removeFilter(quiet)
+
+
 class _Graph:
     """An ONNX graph that grows by one node a call."""
 

@@ -115,11 +115,15 @@ def sync_places(
 
 
 def remove(
-    index_dir: Path, sources: Iterable[str], progress: Progress | None = None, server: Server | None = None
+    index_dir: Path,
+    sources: Iterable[str],
+    progress: Progress | None = None,
+    embedder: Embedder | None = None,
+    server: Server | None = None,
 ) -> SyncReport:
     """Take files and folders out of the index. Raises ReadError for a source that is not in it."""
     wanted = [os.path.abspath(source) for source in sources]
-    with closing(Index(index_dir, server=server)) as index:
+    with closing(Index(index_dir, embedder, server)) as index:
 
         def work(report: SyncReport) -> _Work:
             found = {source: index.manifest.document_ids(source) for source in wanted}

@@ -33,10 +33,10 @@ def serve(host: str, port: int, progress: Callable[[int, int, str], None]) -> No
         target=__import__, args=("gradio",)
     )  # four seconds that the index need not wait for
     importing.start()
-    server = where.chroma()
-    if server and server.warning:
-        print(f"warning: {server.warning}", file=sys.stderr)
-    build_kb(where.index, progress, server=server)
+    kept = where.stores()
+    if kept["server"] and kept["server"].warning:
+        print(f"warning: {kept['server'].warning}", file=sys.stderr)
+    build_kb(where.index, progress, **kept)
     importing.join()
     import uvicorn
 

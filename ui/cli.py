@@ -88,20 +88,12 @@ def open_index(quiet: bool = False):
     from ingest.sync import build_kb
     from ui.home import home
 
-    server = chroma(warn=True)
+    kept = home().stores()
+    if kept["server"] and kept["server"].warning:
+        typer.echo(f"warning: {kept['server'].warning}", err=True)
     with progress(not quiet and sys.stderr.isatty()) as bar:
-        build_kb(home().index, bar, server=server)
-    return Index.open(home().index, server=server)
-
-
-def chroma(warn: bool = False):
-    """The Chroma server that keeps the vectors, where one is set; a warning where it lies open."""
-    from ui.home import home
-
-    server = home().chroma()
-    if warn and server and server.warning:
-        typer.echo(f"warning: {server.warning}", err=True)
-    return server
+        build_kb(home().index, bar, **kept)
+    return Index.open(home().index, **kept)
 
 
 @app.command()

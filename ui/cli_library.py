@@ -106,12 +106,12 @@ def sync_documents(as_json: Json = False) -> None:
 
 def _carry_out(work: Callable[..., Any], as_json: bool, *arguments: Any) -> None:
     """Do one thing to the index and tell what came of it."""
-    from ui.cli import chroma, emit, open_index, progress
+    from ui.cli import emit, open_index, progress
     from ui.home import home
 
     open_index(quiet=as_json).close()
     with progress(not as_json and sys.stderr.isatty()) as bar:
-        report = work(home().index, *arguments, progress=bar, server=chroma())
+        report = work(home().index, *arguments, progress=bar, **home().stores())
     if as_json:
         skipped = [{"path": path, "reason": reason} for path, reason in report.skipped]
         emit({**vars(report), "skipped": skipped, "seconds": round(report.seconds, 3)})

@@ -29,7 +29,7 @@ class Context:
     def index(self) -> Any:
         from ingest.index import Index
 
-        return Index.open(self.home.index, server=self.home.chroma())
+        return Index.open(self.home.index, **self.home.stores())
 
     @cached_property
     def hardware(self) -> Any:

@@ -51,18 +51,26 @@ class Home:
     def uploads(self) -> Path:
         return self.path / "uploads"
 
-    def chroma(self) -> Any:
-        """The Chroma server or cloud that keeps the vectors, an ingest.server.Server; None for files under here.
+    def stores(self) -> dict[str, Any]:
+        """How the index is kept, as arguments of ingest: `embedder` and `server`, None for what it has.
 
-        A key for Chroma Cloud alone sends nothing anywhere: TUNESMITH_CHROMA_URL=cloud has to ask for it.
+        TUNESMITH_EMBEDDER: all-MiniLM-L6-v2, all-MiniLM-L6-v2-int8, ollama:MODEL, a Hub id or a folder.
+        TUNESMITH_CHROMA_URL: a Chroma server, or "cloud"; a key for Chroma Cloud alone sends nothing anywhere.
         """
-        url = os.environ.get("TUNESMITH_CHROMA_URL", "").strip()
-        if not url:
-            return None
-        from ingest.server import Server
+        embedder, url = (os.environ.get(f"TUNESMITH_{name}", "").strip() for name in ("EMBEDDER", "CHROMA_URL"))
+        kept: dict[str, Any] = {"embedder": None, "server": None}
+        if embedder:
+            from ingest.embedder import from_name
+            from trainer.export.ollama import base_url
 
-        names = ("TUNESMITH_CHROMA_TOKEN", "CHROMA_TENANT", "CHROMA_DATABASE", "CHROMA_API_KEY")
-        return Server(url, *(os.environ.get(name, "").strip() for name in names))
+            host = base_url(self.settings().ollama_host)
+            kept["embedder"] = from_name(embedder, self.index / "embedder", host)
+        if url:
+            from ingest.server import Server
+
+            names = ("TUNESMITH_CHROMA_TOKEN", "CHROMA_TENANT", "CHROMA_DATABASE", "CHROMA_API_KEY")
+            kept["server"] = Server(url, *(os.environ.get(name, "").strip() for name in names))
+        return kept
 
     def settings(self) -> Settings:
         """Answering settings: settings.yaml, overruled by the environment."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
 from typing import Any
@@ -17,6 +17,7 @@ from ui.i18n import Translate, duration
 
 QUOTE_SHOWN = 60  # characters of a quote that stand on its folded line
 MARKER = re.compile(r"\[(\d{1,3})\]")
+CODE = re.compile(r"(<code\b.*?</code>)", re.S)
 
 
 @cache
@@ -34,6 +35,13 @@ def _markdown():
 def markdown(text: str) -> str:
     """A small, safe markdown: paragraphs, lists, tables, code, emphasis."""
     return _markdown().render(text)
+
+
+def marked(put: Callable[[re.Match[str]], str], html: str) -> str:
+    """HTML with something in the place of each marker. The brackets of code (data[1]) are no markers."""
+    parts = CODE.split(html)
+    parts[::2] = [MARKER.sub(put, part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def one_line(html: str) -> str:
@@ -66,7 +74,7 @@ def answer(value: Answer, number: int, t: Translate) -> str:
     for sentence in value.unsupported:
         text = text.replace(sentence, f"{sentence} ⚠", 1)
     known = {citation.marker for citation in value.citations}
-    body = MARKER.sub(
+    body = marked(
         lambda match: (
             f'<a class="cite" href="#m{number}-s{match[1]}">{match[1]}</a>' if int(match[1]) in known else ""
         ),
@@ -141,7 +149,7 @@ def citation(item: Citation, number: int) -> str:
 
 def partial(text: str) -> str:
     """An answer that is still arriving: markers are shown once it is whole."""
-    return one_line(f'<div class="answer">{MARKER.sub("", markdown(text))}</div>')
+    return one_line(f'<div class="answer">{marked(lambda match: "", markdown(text))}</div>')
 
 
 def value_text(value: Any) -> str:
@@ -221,7 +229,7 @@ def plans(items: Sequence[dict[str, Any]], t: Translate) -> str:
     )
     head = "".join(f"<th>{t('plan.preset.' + item['name'])}</th>" for item in items)
     return (
-        f'<table class="reasons plans"><thead><tr><th></th>{head}</tr></thead><tbody>{body}'
+        f'<table class="plans"><thead><tr><th></th>{head}</tr></thead><tbody>{body}'
         f"<tr><th>{t('plan.memory')}</th>{memory}</tr><tr><th>{t('plan.time')}</th>{times}</tr>"
         f"<tr><th>{t('plan.why')}</th>{why}</tr></tbody></table>"
     )

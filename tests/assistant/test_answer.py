@@ -268,7 +268,7 @@ def test_a_follow_up_carries_the_terms_of_the_question_before(index):
         {"role": "user", "content": "Which learning rate for LoRA?"},
         {"role": "assistant", "content": "2e-4 [1]."},
     ]
-    assert carried_over("and for QLoRA?", history) == "Which learning rate for LoRA? and for QLoRA?"
+    assert carried_over("and for QLoRA?", history) == "Which learning rate for QLoRA?"
     assert carried_over("How do I split my data into training and test parts?", history).startswith(
         "How do I split"
     )
@@ -304,10 +304,33 @@ def test_a_model_rewrites_a_follow_up_to_stand_alone(index):
     assert len(chats) == 2 and "Question: Which rank for LoRA?" in chats[1]
 
 
+@pytest.mark.parametrize(
+    "rewritten", ["Which rank for full fine-tuning?", "", "I think\nthat QLoRA is fine.", "Q" * 400]
+)
+def test_a_rewriting_that_loses_what_was_asked_is_not_used(index, rewritten):
+    def chat(body):
+        asks = "passage" in body["messages"][1]["content"]
+        return said("A rank of 16 is enough [1]." if asks else rewritten)
+
+    history = [{"role": "user", "content": "Which rank for LoRA?"}]
+    with serving(ollama(chat)) as (host, seen):
+        ask(index, "and for QLoRA?", history, settings=with_ollama(host))
+    asked = [request["body"]["messages"][-1]["content"] for request in seen if request["path"] == "/api/chat"]
+    assert any("Question: Which rank for QLoRA?" in content for content in asked)
+
+
+def test_a_prompt_that_the_server_cut_is_a_warning_beside_what_arrived(index):
+    reply = said("Start LoRA at a learning rate of 2e-4 [1].", prompt_tokens=40)
+    with serving(ollama(reply)) as (host, _):
+        answer = ask(index, "Which learning rate for LoRA?", settings=with_ollama(host))
+    assert answer.text.startswith("Start LoRA at a learning rate of 2e-4 [1].") and answer.citations
+    assert "read only 40 tokens" in answer.error
+
+
 def test_the_json_has_the_keys_that_programs_rely_on(index):
     shape = to_json(ask(index, "Which learning rate for LoRA?", settings=EXTRACT))
     assert json.loads(json.dumps(shape, ensure_ascii=False)) == shape
-    assert {"text", "refused", "citations", "backend", "seconds"} <= set(shape)
+    assert {"text", "refused", "citations", "backend", "seconds", "unsupported_share"} <= set(shape)
     assert {"marker", "id", "page", "quote", "support"} <= set(shape["citations"][0])
     assert shape["citations"][0]["id"].startswith("kb:methods/lora:en#") and shape["citations"][0]["sources"]
 

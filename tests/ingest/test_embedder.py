@@ -10,6 +10,7 @@ from ingest import minilm
 from ingest.chunker import split
 from ingest.embedder import MiniLM, content_key, from_name, readable, shipped_vectors
 from ingest.readers import kb_documents
+from kb.errors import UserError
 
 TEXTS = ["What learning rate should I use for LoRA?", "hi", "rank 16, alpha 32; " * 200, "過擬合 and LoRA"]
 
@@ -100,3 +101,17 @@ def test_any_sentence_transformers_folder_can_be_the_embedder(embedder, tmp_path
     other = from_name(str(minilm.model_folder()), tmp_path)
     assert np.abs(other.embed(TEXTS[:2]) - embedder.embed(TEXTS[:2])).max() < 1e-5
     assert other.dim == 384 and other.unknown_share("rank") == 0 < other.unknown_share("過擬合怎麼辦")
+
+
+def test_int8_vectors_are_near_the_models_own_and_the_file_is_a_quarter(embedder, tmp_path):
+    small = from_name("all-MiniLM-L6-v2-int8", tmp_path)
+    cosines = (small.embed(TEXTS[:3]) * embedder.embed(TEXTS[:3])).sum(axis=1)
+    assert 0.98 < cosines.min() and cosines.max() < 0.99999
+    size = sum(file.stat().st_size for file in (tmp_path / small.name).iterdir())
+    assert size < 0.3 * sum(file.stat().st_size for file in (embedder.cache / embedder.name).iterdir())
+
+
+def test_a_model_that_is_not_there_is_told_when_it_is_needed(tmp_path):
+    nowhere = from_name(str(tmp_path / "nowhere"), tmp_path)
+    with pytest.raises(UserError, match=r"nowhere.*give a Hub id or a folder"):
+        nowhere.embed(["text"])

@@ -94,13 +94,13 @@ def test_a_chroma_server_is_asked_for_by_one_variable_only(tmp_path, monkeypatch
     for name in ("TUNESMITH_CHROMA_URL", "CHROMA_TENANT", "CHROMA_DATABASE", "CHROMA_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CHROMA_API_KEY", "key")  # another program's
-    assert Home(tmp_path).chroma() is None
+    assert Home(tmp_path).stores() == {"embedder": None, "server": None}
     monkeypatch.setenv("TUNESMITH_CHROMA_URL", "cloud")
     with pytest.raises(UserError, match="tenant, database not set"):
-        Home(tmp_path).chroma()
+        Home(tmp_path).stores()
     monkeypatch.setenv("CHROMA_TENANT", "t")
     monkeypatch.setenv("CHROMA_DATABASE", "d")
-    cloud = Home(tmp_path).chroma()
+    cloud = Home(tmp_path).stores()["server"]
     assert (cloud.tenant, cloud.database, cloud.api_key) == ("t", "d", "key")
     monkeypatch.setenv("TUNESMITH_CHROMA_URL", "http://192.0.2.1:1/path")
     status, said, error = tunesmith("library")
