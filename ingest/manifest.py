@@ -192,7 +192,8 @@ class Manifest:
     def vector_ids(self, documents: list[str]) -> list[str]:
         """Chunks of these documents that Chroma may hold a vector of, those of earlier versions too."""
         rows = self._db.execute(
-            "SELECT chunk FROM vectors WHERE document IN (SELECT value FROM json_each(?))", (_json(documents),)
+            "SELECT chunk FROM vectors WHERE document IN (SELECT value FROM json_each(?))",
+            (_json(documents),),
         )
         return [row[0] for row in rows]
 
@@ -226,7 +227,9 @@ class Manifest:
         where, values = _within(source, since)
         # CROSS: the filter first; the planner does not know how narrow it is
         joined = f"FROM documents d CROSS JOIN vectors v ON v.document = d.id WHERE {where}"
-        count = self._db.execute(f"SELECT count(*) FROM (SELECT 1 {joined} LIMIT :most)", values | {"most": most + 1})
+        count = self._db.execute(
+            f"SELECT count(*) FROM (SELECT 1 {joined} LIMIT :most)", values | {"most": most + 1}
+        )
         if count.fetchone()[0] > most:
             return None
         rows = self._db.execute(f"SELECT v.chunk, v.vector {joined}", values).fetchall()

@@ -26,7 +26,9 @@ SUFFIXES = TEXT_SUFFIXES | CONVERTED_SUFFIXES
 MAX_BYTES = 64 * 2**20  # a larger file is a data set or an archive, not a document to read
 
 TERMS = re.compile(r"\n## [^\n]*\{#terms-[a-z]+\}\n.*", re.DOTALL)
-ASKED = "asked:"  # opens the id of a document that holds questions; search gives the section that answers them
+ASKED = (
+    "asked:"  # opens the id of a document that holds questions; search gives the section that answers them
+)
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _TITLE = re.compile(r"^#[ \t]+(.+?)[ \t]*(?:\{#[\w-]+\})?[ \t]*$", re.MULTILINE)
 
@@ -154,13 +156,23 @@ def kb_documents() -> list[Document]:
         sha256 = hashlib.sha256(f"{page.title}\n{body}\n{sources}\n{updated}".encode()).hexdigest()
         documents.append(
             Document(
-                f"kb:{page.id}:{page.lang}", page.title, page.lang, body, "kb", page.id, sha256, sources, updated
+                f"kb:{page.id}:{page.lang}",
+                page.title,
+                page.lang,
+                body,
+                "kb",
+                page.id,
+                sha256,
+                sources,
+                updated,
             )
         )
         if questions := _asked(page):
             sha256 = hashlib.sha256(f"{page.title}\n{questions}".encode()).hexdigest()
             id = f"{ASKED}{page.id}:{page.lang}"
-            documents.append(Document(id, page.title, page.lang, questions, "kb", page.id, sha256, [], updated))
+            documents.append(
+                Document(id, page.title, page.lang, questions, "kb", page.id, sha256, [], updated)
+            )
     return documents
 
 

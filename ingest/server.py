@@ -46,7 +46,7 @@ class Server:
             good = False
         if not good:
             raise UserError(
-                f"Chroma server {self.url!r}: not an address; give http://127.0.0.1:8000 or \"{CLOUD}\""
+                f'Chroma server {self.url!r}: not an address; give http://127.0.0.1:8000 or "{CLOUD}"'
             )
 
     @property

@@ -215,7 +215,9 @@ def _files_work(index: Index, places: list[Path], report: SyncReport) -> _Work:
     closed: list[str] = []  # folders that may not be looked into: what was read there stays
     unwanted = {Path(path) for path, wanted in index.manifest.places().items() if not wanted}
     for place in places:
-        files.update(dict.fromkeys(_files_below(place, unwanted, closed, report) if place.is_dir() else [place]))
+        files.update(
+            dict.fromkeys(_files_below(place, unwanted, closed, report) if place.is_dir() else [place])
+        )
         before.update(index.manifest.document_ids(str(place)))
     here = {f"file:{file}": file for file in files if file.exists()}
     kept = {i for folder in closed for i in index.manifest.document_ids(folder)}
@@ -238,9 +240,7 @@ def _is_away(index: Index, place: Path, report: SyncReport) -> bool:
     return away
 
 
-def _files_below(
-    folder: Path, unwanted: set[Path], closed: list[str], report: SyncReport
-) -> list[Path]:
+def _files_below(folder: Path, unwanted: set[Path], closed: list[str], report: SyncReport) -> list[Path]:
     """Files of SUFFIXES below a folder, in order; hidden ones are left alone, others are named as skipped."""
     files: list[Path] = []
 

@@ -57,7 +57,9 @@ class Home:
         TUNESMITH_EMBEDDER: all-MiniLM-L6-v2, all-MiniLM-L6-v2-int8, ollama:MODEL, a Hub id or a folder.
         TUNESMITH_CHROMA_URL: a Chroma server, or "cloud"; a key for Chroma Cloud alone sends nothing anywhere.
         """
-        embedder, url = (os.environ.get(f"TUNESMITH_{name}", "").strip() for name in ("EMBEDDER", "CHROMA_URL"))
+        embedder, url = (
+            os.environ.get(f"TUNESMITH_{name}", "").strip() for name in ("EMBEDDER", "CHROMA_URL")
+        )
         kept: dict[str, Any] = {"embedder": None, "server": None}
         if embedder:
             from ingest.embedder import from_name

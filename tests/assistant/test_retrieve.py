@@ -218,4 +218,4 @@ def test_a_question_in_other_words_finds_the_section_that_answers_it(index):
 def test_what_is_asked_is_never_shown_as_a_passage(index):
     for question in ("訓練到一半停電，要從頭來過嗎", "what r should I use for lora"):
         for hit in retrieve.search(index, question, k=20):
-            assert hit.id.startswith("kb:") and hit.asked not in hit.text or not hit.asked
+            assert (hit.id.startswith("kb:") and hit.asked not in hit.text) or not hit.asked

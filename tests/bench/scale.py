@@ -74,7 +74,10 @@ def text_of(texts: list[Paragraph], rng: random.Random) -> str:
 def document(number: int, texts: dict[str, list[Paragraph]]) -> Document:
     """Document `number`, the same whenever it is asked for."""
     rng, lang = random.Random(number), ("en", "zh")[number % 2]
-    body = "\n\n".join(f"## {rng.choice(rng.choice(texts[lang]))[:30]}\n\n{text_of(texts[lang], rng)}" for _ in range(SECTIONS))
+    body = "\n\n".join(
+        f"## {rng.choice(rng.choice(texts[lang]))[:30]}\n\n{text_of(texts[lang], rng)}"
+        for _ in range(SECTIONS)
+    )
     source = f"/library/{lang}/{number // FOLDERS:04}/{number:06}.md"
     modified = (FIRST_DAY + timedelta(days=number % 1000)).isoformat()
     return Document(f"file:{source}", f"{lang} {number}", "en" if lang == "en" else "zh-TW", body, source, source, str(number), [], modified)  # fmt: skip
@@ -188,7 +191,10 @@ def parts(index: Index, questions: list[str]) -> dict:
     """Where the time of a search goes."""
     terms = {q: {t: w for t, (w, _) in retrieve.term_weights(index, q).items() if w} for q in questions}
     vectors = dict(zip(questions, index.embedder.embed(questions), strict=True))
-    ids = {q: [i for i, _ in index.lexical(terms[q])] + [i for i, _ in index.dense(vectors[q])] for q in questions}
+    ids = {
+        q: [i for i, _ in index.lexical(terms[q])] + [i for i, _ in index.dense(vectors[q])]
+        for q in questions
+    }
     return {
         "term_weights": timed(lambda q: retrieve.term_weights(index, q), questions),
         "words": timed(lambda q: index.lexical(terms[q]), questions),
@@ -204,7 +210,9 @@ def recall(index: Index, questions: np.ndarray) -> float:
     for ids, vectors in index.manifest.all_vectors(20_000):
         for row, cosines in enumerate(questions @ vectors.T):
             nearest = np.argpartition(-cosines, min(10, len(ids) - 1))[:10]
-            best[row] = sorted([*best[row], *((float(cosines[n]), ids[n]) for n in nearest)], reverse=True)[:10]
+            best[row] = sorted([*best[row], *((float(cosines[n]), ids[n]) for n in nearest)], reverse=True)[
+                :10
+            ]
     found = [{i for i, _ in index.dense(question, 10)} for question in questions]
     hits = sum(len({i for _, i in exact} & near) for exact, near in zip(best, found, strict=True))
     return round(hits / 10 / len(questions), 3)
@@ -213,7 +221,9 @@ def recall(index: Index, questions: np.ndarray) -> float:
 def command_seconds(folder: Path) -> float:
     """What stands before every search of the command line: is the knowledge base in the index, and as it is now?"""
     code = "import sys, pathlib; from ingest.sync import build_kb; print(build_kb(pathlib.Path(sys.argv[1])).seconds)"
-    run = partial(subprocess.run, [sys.executable, "-c", code, str(folder / "index")], cwd=ROOT, check=True, stdout=-3)
+    run = partial(
+        subprocess.run, [sys.executable, "-c", code, str(folder / "index")], cwd=ROOT, check=True, stdout=-3
+    )
     run()  # puts it in
     start = time.perf_counter()
     run()

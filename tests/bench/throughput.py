@@ -79,9 +79,14 @@ def main() -> None:
         }
         int8 = from_name(MiniLMInt8.name, Path(folder) / "embedder")
         result["fp32"] = rates(embedder, texts) | quality(Path(folder) / "english.index", embedder)
-        result["int8"] = rates(int8, texts) | quality(Path(folder) / "int8.index", int8, Path(folder) / "english")
+        result["int8"] = rates(int8, texts) | quality(
+            Path(folder) / "int8.index", int8, Path(folder) / "english"
+        )
         cosines = (embedder.embed(texts) * int8.embed(texts)).sum(axis=1)
-        result["int8"]["cosine_to_fp32"] = {"mean": round(float(cosines.mean()), 4), "least": round(float(cosines.min()), 4)}
+        result["int8"]["cosine_to_fp32"] = {
+            "mean": round(float(cosines.mean()), 4),
+            "least": round(float(cosines.min()), 4),
+        }
     print(json.dumps(result, indent=1))
 
 

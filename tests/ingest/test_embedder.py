@@ -106,7 +106,7 @@ def test_any_sentence_transformers_folder_can_be_the_embedder(embedder, tmp_path
 def test_int8_vectors_are_near_the_models_own_and_the_file_is_a_quarter(embedder, tmp_path):
     small = from_name("all-MiniLM-L6-v2-int8", tmp_path)
     cosines = (small.embed(TEXTS[:3]) * embedder.embed(TEXTS[:3])).sum(axis=1)
-    assert 0.98 < cosines.min() and cosines.max() < 0.99999
+    assert cosines.min() > 0.98 and cosines.max() < 0.99999
     size = sum(file.stat().st_size for file in (tmp_path / small.name).iterdir())
     assert size < 0.3 * sum(file.stat().st_size for file in (embedder.cache / embedder.name).iterdir())
 

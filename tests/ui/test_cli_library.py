@@ -13,6 +13,7 @@ from kb.errors import UserError
 from ui import cli
 from ui.home import Home
 
+
 @pytest.fixture(scope="module")
 def own(built_home, tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("own")
