@@ -1,7 +1,7 @@
 """A large library: how fast it grows, how fast it is searched, what memory and disk it takes.
 
 `python tests/bench/scale.py 100000` builds an index of so many chunks (1,000,000 takes about an hour and 5 GB
-of disk) and prints one JSON; `--folder F` keeps the index in F and, where it is there already, only searches.
+of disk) and prints one JSON; `--folder F` keeps the index in F; what is there already is not added again.
 
 The chunks are made of sentences of the shared texts, mixed anew for each. Their vectors are NOT those of the
 chunks, which would take a day to embed: each is the real vector of a paragraph it has sentences of, turned by
@@ -71,6 +71,10 @@ def text_of(texts: list[Paragraph], rng: random.Random) -> str:
     return "\n".join(mixed)
 
 
+def source_of(number: int) -> str:
+    return f"/library/{('en', 'zh')[number % 2]}/{number // FOLDERS:04}/{number:06}.md"
+
+
 def document(number: int, texts: dict[str, list[Paragraph]]) -> Document:
     """Document `number`, the same whenever it is asked for."""
     rng, lang = random.Random(number), ("en", "zh")[number % 2]
@@ -78,7 +82,7 @@ def document(number: int, texts: dict[str, list[Paragraph]]) -> Document:
         f"## {rng.choice(rng.choice(texts[lang]))[:30]}\n\n{text_of(texts[lang], rng)}"
         for _ in range(SECTIONS)
     )
-    source = f"/library/{lang}/{number // FOLDERS:04}/{number:06}.md"
+    source = source_of(number)
     modified = (FIRST_DAY + timedelta(days=number % 1000)).isoformat()
     return Document(f"file:{source}", f"{lang} {number}", "en" if lang == "en" else "zh-TW", body, source, source, str(number), [], modified)  # fmt: skip
 
@@ -104,7 +108,8 @@ class Turned:
         return turned / np.linalg.norm(turned, axis=1, keepdims=True)
 
     def _near(self, text: str) -> np.ndarray:
-        return self._vectors[text.split("\n")[1]]  # the first line is the heading
+        first = text.split("\n")[1]  # the line after the heading
+        return self._vectors[first] if first in self._vectors else self._real.embed([text])[0]
 
 
 def build(folder: Path, count: int) -> dict:
@@ -118,7 +123,7 @@ def build(folder: Path, count: int) -> dict:
             marks.append((done, time.perf_counter() - embedder.seconds, time.process_time()))
             print(f"{done} of {total} documents", file=sys.stderr, flush=True)
 
-    candidates = [(f"file:{n}", partial(str, n), partial(document, n, texts)) for n in numbers]
+    candidates = [(f"file:{source_of(n)}", partial(str, n), partial(document, n, texts)) for n in numbers]
     with closing(Index(folder / "index", embedder)) as index:
         report = sync._sync(index, lambda report: sync._Work(candidates), watch)
     rates = [round(SECTIONS * (b[0] - a[0]) / (b[1] - a[1])) for a, b in pairwise(marks)]
@@ -251,8 +256,7 @@ def main() -> None:
             return
         result: dict = {"load": os.getloadavg()[0], "cores": len(os.sched_getaffinity(0)),
                         "note": "vectors are real ones of paragraphs turned by noise, not the chunks' own"}  # fmt: skip
-        if not (folder / "index").exists():
-            result["adding"] = build(folder, given.count)
+        result["adding"] = build(folder, given.count)
         result["disk_mb"] = disk(folder)
         command = [sys.executable, __file__, "--search", "--folder", str(folder)]
         found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
