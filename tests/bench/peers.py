@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 import warnings
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 from sets import Question, QuestionSet, golden, hf_course, rank_of, scores, squad
@@ -24,6 +26,7 @@ from ingest.index import Index
 from ingest.sync import add_paths, build_kb
 
 K = 10
+PEERS = ("langchain_classic", "langchain_community", "rank_bm25", "llama_index")
 SETS = {
     "xquad_zh": lambda _: squad("xquad_zh"),
     "xquad_en": lambda _: squad("xquad_en"),
@@ -181,6 +184,9 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="without the peers")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
+    if missing := [name for name in PEERS if find_spec(name) is None]:
+        print(f"without the peers: {', '.join(missing)} not installed", file=sys.stderr)
+        given.alone = True
     with tempfile.TemporaryDirectory() as cache:
         vectors = Vectors(Path(cache))
         results = {name: measured(SETS[name](given.split), vectors, not given.alone) for name in given.sets}
