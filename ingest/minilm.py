@@ -51,14 +51,15 @@ def quantize(model: Path, out: Path) -> None:
     from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().addFilter(quiet := lambda record: "pre-process" not in record.getMessage())
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it warns of every fused operator, whose type is given below
     try:
         quantize_dynamic(
             model, out, per_channel=True, weight_type=QuantType.QInt8,
-            extra_options={"DefaultTensorType": TensorProto.FLOAT},  # what the fused operators give
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )  # fmt: skip
     finally:
-        logging.getLogger().removeFilter(quiet)
+        logging.disable(before)
 
 
 class _Graph:

@@ -26,7 +26,7 @@ def own(built_home, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tunesmith(monkeypatch, capsys):
+def tunesmith(own, monkeypatch, capsys):
     """Calls the command in this process: status, what it printed, what it complained."""
     monkeypatch.setenv("TUNESMITH_HOME", str(own))
     monkeypatch.setenv("TUNESMITH_BACKEND", "extract")
@@ -106,3 +106,15 @@ def test_a_chroma_server_is_asked_for_by_one_variable_only(tmp_path, monkeypatch
     monkeypatch.setenv("TUNESMITH_CHROMA_URL", "http://192.0.2.1:1/path")
     status, said, error = tunesmith("library")
     assert status == 2 and said == "" and "not an address" in error
+
+
+def test_a_chroma_server_in_the_open_is_warned_of_and_one_that_is_away_is_told(tunesmith, monkeypatch):
+    monkeypatch.setenv(
+        "TUNESMITH_CHROMA_URL", "http://0.0.0.0:1"
+    )  # this machine, by the address of all its nets
+    status, said, error = tunesmith("library", "--json")
+    warning, trouble = error.strip().splitlines()
+    assert status == 2 and said == "" and warning.startswith("warning: Chroma at http://0.0.0.0:1")
+    assert "TUNESMITH_CHROMA_URL" in trouble
+    monkeypatch.delenv("TUNESMITH_CHROMA_URL")
+    assert tunesmith("search", "LoRA rank", "--json")[0] == 0  # what is on this machine has not suffered
