@@ -155,6 +155,10 @@ def measured(one: QuestionSet, vectors: Vectors, peers: bool) -> dict:
         index, search = tunesmith(one, Path(folder))
         with closing(index):
             ranks, ms = ranked(one, search)
+            pages = [
+                q.pages and any(n.rsplit(".", 2)[0] in q.pages for n, _ in search(q)[:5])
+                for q in one.questions
+            ]
     result = {"questions": len(one.questions), "tunesmith": scores(ranks) | {"ms": ms}}
     if one.name.startswith("golden"):
         by_kind = {q.kind for q in one.questions} | {q.lang for q in one.questions}
@@ -164,6 +168,7 @@ def measured(one: QuestionSet, vectors: Vectors, peers: bool) -> dict:
             ]
             for name in sorted(by_kind)
         }
+        result["tunesmith"]["page_hit@5"] = round(sum(pages) / len(pages), 4)
         result["missed"] = [
             f"{q.id} {q.text}" for r, q in zip(ranks, one.questions, strict=True) if not r or r > 5
         ]

@@ -42,6 +42,7 @@ class Question:
     found: Callable[[str, str], bool]
     kind: str = ""
     id: str = ""
+    pages: tuple[str, ...] = ()  # of the golden set: ids of the pages that hold the answer
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def golden(split: str | None = None) -> QuestionSet:
         found = lambda n, p, holds=holds, ids=tuple(row["pages"]): (
             n.rsplit(".", 2)[0] in ids and holds.search(p) is not None
         )
-        questions.append(Question(row["q"], row["lang"], found, row["kind"], row["id"]))
+        questions.append(Question(row["q"], row["lang"], found, row["kind"], row["id"], tuple(row["pages"])))
     return QuestionSet("golden" + (f"_{split}" if split else ""), documents, questions)
 
 
