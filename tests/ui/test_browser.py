@@ -187,3 +187,17 @@ def test_the_library_is_read_searched_and_asked(page, address):
     page.click(".ask-page")
     page.wait_for_selector("#question textarea", state="visible")
     assert "Overfitting" in page.input_value("#question textarea")
+
+
+def test_a_file_that_is_not_there_takes_the_last_ones_findings_off_the_page(page, address, tmp_path):
+    data = tmp_path / "reviews.tsv"
+    data.write_text("label\ttext_a\n" + "".join(f"{n % 2}\treview number {n}\n" for n in range(20)), "utf-8")
+    page.goto(f"{address}/en/?tab=data")
+    page.fill("#room-path textarea", str(data))
+    page.click("#room-check")
+    page.wait_for_selector("#room-plan", state="visible")
+    page.fill("#room-path textarea", "/no/such.csv")
+    page.click("#room-check")
+    page.wait_for_selector(".error:visible")
+    page.wait_for_selector("#room-plan", state="hidden")
+    assert page.locator(".error:visible").bounding_box()["y"] < 300, "the error is out of sight"

@@ -44,8 +44,8 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             )  # fmt: skip
             page.preview = gr.Button(t("data.preview"), visible=False, elem_id="room-preview")
             page.plan = gr.Button(t("data.plan"), visible=False, elem_id="room-plan")
-            page.error = gr.HTML()
         with gr.Column(scale=7, min_width=420):
+            page.error = gr.HTML()  # at the top: below the buttons it would be out of sight
             page.made = gr.HTML()
             page.result = gr.HTML(render.note(t("data.empty")))
             page.tokens = gr.HTML()
@@ -72,7 +72,9 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
                 raise UserError(t("data.none"))
             measured = examine(data, against, progress)
         except UserError as fault:
-            return [gr.skip(), render.error(str(fault)), "", "", "", *[gr.skip()] * (len(shown) - 5)]
+            # what stood there was of another file
+            hidden = [gr.update(visible=False)] * (len(shown) - 5)
+            return ["", render.error(str(fault)), "", "", "", *hidden]
         offered = [gr.Button(visible=fits(name, measured)) for name in FIXES]
         rest = [gr.Dropdown(visible=True), gr.Button(visible=True), gr.Button(visible=True)]
         return [render_data.checked(measured, lang, t), "", said, "", str(data), *offered, *rest]
