@@ -25,6 +25,9 @@ LABEL_COLUMNS = (
 SECOND_TEXT_COLUMNS = ("text_b", "sentence2")
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 ANSWER_COLUMNS = ("completion", "response", "answer", "output")
+REASONING_COLUMNS = (
+    "reasoning_content", "reasoning", "thinking", "complex_cot", "cot", "chain_of_thought", "thought", "推理", "思考",
+)  # fmt: skip
 EXTRA_COLUMNS = ("system", "tools", "history", "id", "idx", "qid", "index")
 
 # What a row of each format is, for the error that lists them.
@@ -57,21 +60,31 @@ def detect(records: Records) -> Detected:
 
     Raises UserError that names the columns found and what would be understood.
     """
+    some = [record for _, record in records.rows[:1000]]
+    found = find(some)
+    if found is None:
+        names = ", ".join(repr(name[:40]) for name in list(dict.fromkeys(n for row in some for n in row))[:8])
+        known = "; ".join(FORMATS.values())
+        raise UserError(
+            f"{records.where(records.rows[0][0])}: unknown columns {names}; rename them to one of these: {known}"
+            f" (or name them: tunesmith data import {records.path} OUT --map prompt=COLUMN --map completion=COLUMN)"
+        )
+    return found
+
+
+def find(rows: list[dict[str, Any]]) -> Detected | None:
+    """The format of records by their columns; None where it is no known one."""
     counts: Counter[str] = Counter()
     samples: dict[str, Any] = {}
-    for _, record in records.rows[:1000]:
+    for record in rows:
         for name, value in record.items():
             counts[name] += 1
-            if samples.get(name) in (None, "", []):
+            if samples.get(name) in (None, "", [], {}):
                 samples[name] = value
     columns = {name.strip().lower(): name for name in counts}
     found = _match(columns, samples)
     if found is None:
-        names = ", ".join(repr(name[:40]) for name in list(counts)[:8])
-        known = "; ".join(FORMATS.values())
-        raise UserError(
-            f"{records.where(records.rows[0][0])}: unknown columns {names}; rename them to one of these: {known}"
-        )
+        return None
     unused = tuple(
         n for n in counts if n not in found.columns.values() and n.strip().lower() not in EXTRA_COLUMNS
     )
@@ -90,10 +103,10 @@ def _preference(columns: dict[str, str], samples: dict[str, Any]) -> Detected | 
     for chosen, rejected in (("chosen", "rejected"), ("chosen_messages", "rejected_messages")):
         if chosen in columns and rejected in columns:
             roles = {"chosen": columns[chosen], "rejected": columns[rejected]}
-            prompt = _first(columns, ("prompt", *TURN_COLUMNS, "question", "instruction"))
+            prompt = _first(columns, ("prompt", *TURN_COLUMNS, "question", "instruction", "query", "input"))
             if prompt:
                 roles["prompt"] = prompt
-            if columns.get("instruction") == prompt and "input" in columns:
+            if prompt and columns.get("instruction") == prompt and "input" in columns:
                 roles["input"] = columns["input"]
             return Detected("preference", roles)
     output = columns.get("output")
@@ -130,6 +143,14 @@ def _annotated(columns: dict[str, str], samples: dict[str, Any]) -> Detected | N
 
 
 def _prompted(columns: dict[str, str], samples: dict[str, Any]) -> Detected | None:
+    found = _question_and_answer(columns, samples)
+    reasoning = _first(columns, REASONING_COLUMNS)
+    if found is None or found.format == "kto" or not reasoning or not isinstance(samples[reasoning], str):
+        return found
+    return Detected(found.format, found.columns | {"reasoning": reasoning})
+
+
+def _question_and_answer(columns: dict[str, str], samples: dict[str, Any]) -> Detected | None:
     if "prompt" in columns:
         answer = _first(columns, ANSWER_COLUMNS)
         if answer and "label" in columns and _is_verdict(samples[columns["label"]]):
@@ -151,12 +172,17 @@ def _prompted(columns: dict[str, str], samples: dict[str, Any]) -> Detected | No
             return Detected("reading", roles)
     for question, answer in (
         ("question", "answer"),
+        ("question", "response"),
         ("original", "fixed"),
         ("input", "output"),
         ("query", "response"),
         ("source", "target"),
     ):
-        if question in columns and answer in columns and isinstance(samples[columns[answer]], str):
+        if (
+            question in columns
+            and answer in columns
+            and isinstance(samples[columns[answer]], str | int | float)
+        ):
             return Detected("prompt-completion", {"prompt": columns[question], "completion": columns[answer]})
     return None
 
@@ -193,3 +219,10 @@ VERDICTS = {
     "good": True,
     "bad": False,
 }
+
+# Every name that detection takes for something, in lower case.
+KNOWN_COLUMNS = {
+    *TEXT_COLUMNS, *LABEL_COLUMNS, *SECOND_TEXT_COLUMNS, *TURN_COLUMNS, *ANSWER_COLUMNS, *REASONING_COLUMNS,
+    *entities.TOKENS, *entities.TAGS, *entities.SPANS, "prompt", "instruction", "question", "context", "original",
+    "fixed", "source", "chosen", "rejected", "chosen_messages", "rejected_messages", "kto_tag", "answers", "ideal",
+}  # fmt: skip

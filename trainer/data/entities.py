@@ -56,7 +56,12 @@ def from_tags(tokens: list[str], tags: list[str]) -> tuple[list[tuple[str, str]]
 
 
 def from_spans(text: str, spans: Any) -> list[tuple[str, str]] | None:
-    """Entities of spans as [start, end, label] or {"start", "end", "label"}; None where one is not in the text."""
+    """Entities of spans as [start, end, label] or {"start", "end", "label"}; None where one is not in the text.
+
+    CLUENER's {label: {entity: [[first, last]]}} counts the last character in, the others do not.
+    """
+    if isinstance(spans, dict):
+        spans = _by_label(text, spans)
     found = []
     for span in spans if isinstance(spans, list) else [None]:
         if isinstance(span, dict):
@@ -72,8 +77,24 @@ def from_spans(text: str, spans: Any) -> list[tuple[str, str]] | None:
     return [(part, label) for _, part, label in sorted(found, key=lambda item: item[0])]
 
 
+def _by_label(text: str, spans: dict[str, Any]) -> list[Any] | None:
+    """[start, end, label] of CLUENER's form; None where an entity does not stand where it is said to."""
+    found = []
+    for label, named in spans.items():
+        for entity, places in named.items() if isinstance(named, dict) else [("", None)]:
+            for place in places if isinstance(places, list) else [None]:
+                whole = isinstance(place, list) and len(place) == 2 and all(type(at) is int for at in place)
+                if not whole or text[place[0] : place[1] + 1] != entity:
+                    return None
+                found.append([place[0], place[1] + 1, label])
+    return found
+
+
 def is_spans(value: Any) -> bool:
-    """Whether a cell is a list of spans (an empty one says nothing)."""
+    """Whether a cell is a list of spans, or CLUENER's {label: {entity: places}} (an empty one says nothing)."""
+    if isinstance(value, dict):
+        named = next(iter(value.values()), None)
+        return isinstance(named, dict) and all(isinstance(places, list) for places in named.values())
     first = value[0] if isinstance(value, list) and value else None
     if isinstance(first, dict):
         return any(name in first for name in START) and any(name in first for name in END)

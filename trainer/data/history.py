@@ -96,7 +96,10 @@ def steps(folder: Path) -> list[Step]:
     if not path.is_file():
         return []
     try:
-        return [Step(**item) for item in yaml.safe_load(path.read_text(encoding="utf-8"))["steps"]]
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "imports" in document:  # a folder may hold imported files and no step yet
+            document = {"steps": [], **document}
+        return [Step(**item) for item in document["steps"]]
     except (yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a record of steps: {str(error).splitlines()[0]}; remove it") from None
 
@@ -141,9 +144,16 @@ def rebuild(folder: Path) -> list[str]:
 
 def _record(folder: Path, made: Step) -> None:
     kept = [step for step in steps(folder) if not set(step.outputs) & set(made.outputs)]
-    document = {"steps": [asdict(step) for step in [*kept, made]]}
+    document = {**_others(folder), "steps": [asdict(step) for step in [*kept, made]]}
     head = "# How the files of this folder were made. Run the steps again: tunesmith data rebuild FOLDER\n"
     write_atomic(folder / RECORD, head + yaml.safe_dump(document, allow_unicode=True, sort_keys=False))
+
+
+def _others(folder: Path) -> dict[str, Any]:
+    """What else the record holds: the imports (sources/record.py)."""
+    path = folder / RECORD
+    document = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return {name: value for name, value in (document or {}).items() if name != "steps"}
 
 
 def _recorded(options: dict[str, Any], folder: Path) -> dict[str, Any]:
