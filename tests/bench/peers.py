@@ -18,7 +18,7 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
-from sets import Question, QuestionSet, golden, hf_course, rank_of, scores, squad
+from sets import Question, QuestionSet, golden, heldout, hf_course, rank_of, scores, squad
 
 from assistant import retrieve
 from ingest.embedder import MiniLM, from_name
@@ -36,6 +36,7 @@ SETS = {
     "hf_course_zh-CN": lambda _: hf_course("zh-CN"),
     "hf_course_zh-TW": lambda _: hf_course("zh-TW"),
     "golden": golden,
+    "heldout": heldout,
 }
 
 
@@ -57,7 +58,7 @@ def tunesmith(one: QuestionSet, folder: Path):
     """Search as a user has it. The knowledge base is always in the index; beside a set only the set is searched."""
     build_kb(folder / "index")
     source = "kb"
-    if not one.name.startswith("golden"):
+    if not one.over_kb:
         texts = folder / "texts"
         for name, text in one.documents:
             (texts / name).parent.mkdir(parents=True, exist_ok=True)
@@ -155,12 +156,9 @@ def measured(one: QuestionSet, vectors: Vectors, peers: bool) -> dict:
         index, search = tunesmith(one, Path(folder))
         with closing(index):
             ranks, ms = ranked(one, search)
-            pages = [
-                q.pages and any(n.rsplit(".", 2)[0] in q.pages for n, _ in search(q)[:5])
-                for q in one.questions
-            ]
+            pages = [any(n.rsplit(".", 2)[0] in q.pages for n, _ in search(q)[:5]) for q in one.questions]
     result = {"questions": len(one.questions), "tunesmith": scores(ranks) | {"ms": ms}}
-    if one.name.startswith("golden"):
+    if one.over_kb:
         by_kind = {q.kind for q in one.questions} | {q.lang for q in one.questions}
         result["tunesmith"]["hit@5_of"] = {
             name: scores([r for r, q in zip(ranks, one.questions, strict=True) if name in (q.kind, q.lang)])[

@@ -1,7 +1,7 @@
 """The question sets that search is measured on: documents, questions, and what counts as found. Not a benchmark itself.
 
 A document is (name, text); a question carries `found(name, passage) -> bool`. Real data from shared/data, and the
-golden set of tests/assistant/golden.yaml over the knowledge base.
+golden and held-out sets of tests/assistant over the knowledge base.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kb.pages import pages  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data"
 GOLDEN = ROOT / "tests" / "assistant" / "golden.yaml"
+HELDOUT = ROOT / "tests" / "assistant" / "heldout.yaml"
 SQUAD = {
     "xquad_zh": "xquad/xquad.zh.json",
     "xquad_en": "xquad/xquad.en.json",
@@ -42,7 +43,7 @@ class Question:
     found: Callable[[str, str], bool]
     kind: str = ""
     id: str = ""
-    pages: tuple[str, ...] = ()  # of the golden set: ids of the pages that hold the answer
+    pages: tuple[str, ...] = ()  # ids of the pages of the knowledge base that hold the answer
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class QuestionSet:
     name: str
     documents: list[tuple[str, str]]
     questions: list[Question]
+    over_kb: bool = False  # the documents are the pages of the knowledge base
 
 
 def squad(name: str, simplified: bool = False) -> QuestionSet:
@@ -82,22 +84,32 @@ def hf_course(lang: str) -> QuestionSet:
 
 def golden(split: str | None = None) -> QuestionSet:
     """The golden questions that have an answer, over the pages of both languages."""
-    documents = [(f"{page.id}.{page.lang}.md", page.body) for page in pages()]
-    questions = []
-    for row in golden_rows(split):
-        if "gold" not in row:
-            continue
-        holds = re.compile(row["gold"], re.IGNORECASE)
-        found = lambda n, p, holds=holds, ids=tuple(row["pages"]): (
-            n.rsplit(".", 2)[0] in ids and holds.search(p) is not None
-        )
-        questions.append(Question(row["q"], row["lang"], found, row["kind"], row["id"], tuple(row["pages"])))
-    return QuestionSet("golden" + (f"_{split}" if split else ""), documents, questions)
+    rows = [row for row in golden_rows(split) if row["kind"] != "unanswerable"]
+    return _over_pages("golden" + (f"_{split}" if split else ""), rows)
+
+
+def heldout(_split: str | None = None) -> QuestionSet:
+    """The held-out questions, which have no parts; one that no page answers is never found."""
+    return _over_pages("heldout", rows_of(HELDOUT))
 
 
 def golden_rows(split: str | None = None) -> list[dict]:
-    rows = yaml.safe_load(GOLDEN.read_text(encoding="utf-8"))
-    return [row for row in rows if split in (None, row["split"])]
+    return [row for row in rows_of(GOLDEN) if split in (None, row["split"])]
+
+
+def rows_of(file: Path) -> list[dict]:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def _over_pages(name: str, rows: list[dict]) -> QuestionSet:
+    documents = [(f"{page.id}.{page.lang}.md", page.body) for page in pages()]
+    questions = []
+    for row in rows:
+        ids = tuple(row["pages"])
+        holds = re.compile(row.get("gold", r"(?!)"), re.IGNORECASE)  # (?!) matches nothing
+        found = lambda n, p, holds=holds, ids=ids: n.rsplit(".", 2)[0] in ids and bool(holds.search(p))
+        questions.append(Question(row["q"], row["lang"], found, row["kind"], row["id"], ids))
+    return QuestionSet(name, documents, questions, over_kb=True)
 
 
 def scores(ranks: list[int | None]) -> dict[str, float]:
