@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from trainer.export.gguf import rope_of
+from trainer.export.rope import rope_of
 from trainer.export.header import read_header
 from trainer.export.vocabulary import read_json
 

@@ -14,32 +14,60 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import UserError
+from trainer.export.sentencepiece import BYTES, SPACE, prefix_of, scores_of
 
+# Regular expressions of published tokenizers; what they stand for is their name below
 _QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# Steps of a pre-tokenizer → llama.cpp's name for it (llama.cpp: src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_*)
+_CL100K = _QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|")
+_WORD = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+_CAPITALS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_TEKKEN = rf"{_WORD}|{_CAPITALS}|\p{{N}}|{_REST}"
+_GPT4O = rf"{_WORD}{_ENDINGS}|{_CAPITALS}{_ENDINGS}|\p{{N}}{{1,3}}|{_REST}"
+# Steps of a pre-tokenizer and ignore_merges → llama.cpp's name (src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_*)
 PRE_TOKENIZERS = {
-    ("split " + _QWEN2, "bytes"): "qwen2",
-    ("split " + _QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|"), "bytes"): "llama-bpe",
-    ("digits", "gpt-2"): "smollm",
-    ("gpt-2",): "gpt-2",
+    (("split " + _QWEN2, "bytes"), False): "qwen2",
+    (("split " + _CL100K, "bytes"), True): "llama-bpe",
+    (("split " + _CL100K, "bytes"), False): "dbrx",  # Phi-4
+    (("split " + _TEKKEN, "bytes"), True): "tekken",  # Mistral Nemo
+    (("split " + _GPT4O, "bytes"), False): "gpt-4o",  # Phi-4-mini
+    (("digits", "gpt-2"), False): "smollm",
+    (("gpt-2",), False): "gpt-2",
 }
+PHI3 = ("<unk>", "<s>", "</s>", "<|endoftext|>")  # tokens that llama.cpp's rule for Phi-3 takes as given
 GENERATION_TAG = re.compile(r"{%([-+]?)\s*(end)?generation\s*([-+]?)%}")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What GGUF says of a tokenizer. `types` are gguf.TokenType, ids None where the model has no such token."""
+    """What GGUF says of a tokenizer. `types` are gguf.TokenType, ids None where the model has no such token.
 
+    model: llama.cpp's word for the kind: "gpt2" is byte-level BPE, "llama" is SentencePiece, which has scores in
+    the place of merges and puts a space before a text if `space_prefix`. strips: a special token takes the white
+    space after it away, as Phi-3's do.
+    """
+
+    model: str
     pre: str
     tokens: list[str]
     types: list[int]
     merges: list[str]
+    scores: list[float]
+    space_prefix: bool
+    strips: bool
     bos: int | None
     eos: int | None
     eot: int | None
+    unk: int | None
     pad: int | None
     add_bos: bool
     chat_template: str | None
+
+    def model_name(self, name: str) -> str:
+        """The name for the file: llama.cpp takes stripping tokens from a name with "phi-3" in it, and only from that."""
+        plain = re.sub("(?i)phi(?=-?3)", "ph", name)
+        return f"phi-3 {plain}" if self.strips else plain
 
 
 def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
@@ -61,38 +89,57 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     data = json.loads(path.read_text(encoding="utf-8"))
     settings = read_json(folder / "tokenizer_config.json")
     _check_model(path, data)
-    tokens, types = _tokens(path, data, rows)
+    pieces = bool(data["model"].get("byte_fallback"))
+    prefix = prefix_of(path, data) if pieces else "never"
+    scores = scores_of(path, data["model"]) if pieces else {}
+    tokens, types = _tokens(path, data, rows, pieces)
     ids = {token: index for index, token in enumerate(tokens)}
     named = {kind: ids.get(_content(settings.get(f"{kind}_token"))) for kind in ("bos", "eos", "pad")}
     eos, eot = _ends(folder, named["eos"])
     template = chat_template(folder, settings)
     bos = named["bos"]
+    first = "" if template is None else _rendered(template, tokens[bos] if bos is not None else "")
     return Vocabulary(
-        pre=pre_tokenizer_name(path, data.get("pre_tokenizer")),
+        model="llama" if pieces else "gpt2",
+        pre="default" if pieces else pre_tokenizer_name(path, data),
         tokens=tokens,
         types=types,
-        merges=_merges(path, data["model"]["merges"]),
+        merges=[] if pieces else _merges(path, data["model"]["merges"]),
+        scores=[scores.get(token, 0.0) for token in tokens] if pieces else [],
+        # transformers' "first" is not after a special token, with which most chats begin; llama.cpp's is
+        space_prefix=prefix == "always" or (prefix == "first" and not _starts_special(first, data)),
+        strips=_strips(path, data, template or "", pieces),
         bos=bos,
         eos=eos,
         eot=eot,
+        unk=ids.get(str(data["model"].get("unk_token"))) if pieces else None,
         pad=named["pad"],
-        add_bos=_adds_bos(path, tokenizer, bos)
-        and (template is None or _begins_with_bos(template, tokens[bos])),
+        add_bos=_adds_bos(path, tokenizer, bos) and (template is None or first.startswith(tokens[bos])),
         chat_template=template,
     )
 
 
-def pre_tokenizer_name(path: Path, pre: dict[str, Any] | None) -> str:
-    """llama.cpp's name for a pre-tokenizer of tokenizer.json. Raises UserError for one it does not know."""
+def pre_tokenizer_name(path: Path, data: dict[str, Any]) -> str:
+    """llama.cpp's name for the pre-tokenizer of a tokenizer.json. Raises UserError for one it does not know."""
+    pre, model = data.get("pre_tokenizer"), data["model"]
     parts = pre.get("pretokenizers", [pre]) if pre else []
     steps = tuple(_step(part) for part in parts)
-    if steps in PRE_TOKENIZERS:
-        return PRE_TOKENIZERS[steps]
+    ignores = bool(model.get("ignore_merges"))
+    if name := PRE_TOKENIZERS.get((steps, ignores)):
+        return name
+    if (name := PRE_TOKENIZERS.get((steps, not ignores))) and _all_merged(model):
+        return name  # whole words in the vocabulary are found either way
     digest = sha256("\n".join(steps).encode()).hexdigest()[:12]
     raise UserError(
         f"{path}: llama.cpp would split text otherwise: pre-tokenizer {digest} "
         f"({' + '.join(step[:60] for step in steps) or 'none'}) is unknown; known: {', '.join(PRE_TOKENIZERS.values())}"
     )
+
+
+def _all_merged(model: dict[str, Any]) -> bool:
+    """Whether merges make every token of the vocabulary that is longer than a byte."""
+    made = {"".join(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]}
+    return all(len(token) == 1 or token in made for token in model["vocab"])
 
 
 def _step(part: dict[str, Any]) -> str:
@@ -108,9 +155,10 @@ def _step(part: dict[str, Any]) -> str:
 
 def _check_model(path: Path, data: dict[str, Any]) -> None:
     model = data.get("model", {})
-    if model.get("type") != "BPE" or model.get("byte_fallback") or model.get("continuing_subword_prefix"):
-        kind = "SentencePiece-like BPE" if model.get("byte_fallback") else model.get("type")
-        raise UserError(f"{path}: {kind} tokenizers are not exported to GGUF yet; byte-level BPE ones are")
+    if model.get("type") != "BPE" or model.get("continuing_subword_prefix"):
+        raise UserError(f"{path}: {model.get('type')} tokenizers have no GGUF form here yet; BPE ones have")
+    if model.get("byte_fallback"):
+        return  # its normalizer is read with its spaces
     normalizer = (data.get("normalizer") or {"type": "NFC"})["type"]
     # llama.cpp normalises nothing; NFC leaves all but decomposed text as it is
     if normalizer != "NFC":
@@ -119,17 +167,20 @@ def _check_model(path: Path, data: dict[str, Any]) -> None:
         )
 
 
-def _tokens(path: Path, data: dict[str, Any], rows: int) -> tuple[list[str], list[int]]:
+def _tokens(path: Path, data: dict[str, Any], rows: int, pieces: bool) -> tuple[list[str], list[int]]:
     from gguf.constants import TokenType
 
-    found: dict[int, tuple[str, int]] = {
-        i: (token, TokenType.NORMAL) for token, i in data["model"]["vocab"].items()
-    }
+    model = data["model"]
+    found: dict[int, tuple[str, int]] = {i: (token, TokenType.NORMAL) for token, i in model["vocab"].items()}
+    if pieces:
+        found |= {model["vocab"][name]: (name, TokenType.BYTE) for name in BYTES}
     for added in data.get("added_tokens", []):
-        found[added["id"]] = (
-            added["content"],
-            TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED,
-        )
+        kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+        if pieces and added["content"] == model.get("unk_token"):
+            kind = TokenType.UNKNOWN
+        elif pieces and SPACE in added["content"] and added["content"] in model["vocab"]:
+            kind = TokenType.NORMAL  # a run of spaces, which merges make
+        found[added["id"]] = (added["content"], kind)
     if found and max(found) >= rows:
         raise UserError(
             f"{path}: token {max(found)} has no row in the embedding, which has {rows}; resize it first"
@@ -137,6 +188,20 @@ def _tokens(path: Path, data: dict[str, Any], rows: int) -> tuple[list[str], lis
     # embeddings are often longer than the vocabulary; llama.cpp wants a name for every row
     filled = [found.get(i, (f"[PAD{i}]", TokenType.UNUSED)) for i in range(rows)]
     return [token for token, _ in filled], [int(kind) for _, kind in filled]
+
+
+def _strips(path: Path, data: dict[str, Any], template: str, pieces: bool) -> bool:
+    """Whether the template's special tokens take white space after them away. Raises UserError where some do."""
+    used = [t for t in data.get("added_tokens", []) if t["content"] in template and t["content"] not in PHI3]
+    stripping = [token for token in used if token.get("rstrip") or token.get("lstrip")]
+    if not stripping:
+        return False
+    known = {token["content"] for token in data["added_tokens"]}
+    if pieces and known.issuperset(PHI3) and all(t.get("rstrip") and not t.get("lstrip") for t in used):
+        return True
+    raise UserError(
+        f"{path}: {stripping[0]['content']!r} takes white space beside it away, which llama.cpp does for Phi-3 only"
+    )
 
 
 def _merges(path: Path, merges: list[Any]) -> list[str]:
@@ -189,20 +254,23 @@ def chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     return GENERATION_TAG.sub(lambda m: f"{{%{m[1]} {'endif' if m[2] else 'if true'} {m[3]}%}}", template)
 
 
-def _begins_with_bos(template: str, bos: str) -> bool:
-    """Whether a rendered chat starts with BOS: llama.cpp adds one BOS to a prompt that has none, or does not."""
+def _rendered(template: str, bos: str) -> str:
+    """A short chat through the template: llama.cpp adds one BOS to a prompt that has none, or does not."""
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     messages = [{"role": "user", "content": "a"}]
     try:
-        rendered = environment.from_string(template).render(
+        return environment.from_string(template).render(
             messages=messages, bos_token=bos, eos_token="", add_generation_prompt=True, raise_exception=str
         )
     except TemplateError:
-        return bos in template or "bos_token" in template
-    return rendered.startswith(bos)
+        return bos if bos and (bos in template or "bos_token" in template) else ""
+
+
+def _starts_special(text: str, data: dict[str, Any]) -> bool:
+    return any(text.startswith(token["content"]) for token in data.get("added_tokens", []))
 
 
 def _content(token: Any) -> str | None:
