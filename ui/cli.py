@@ -18,8 +18,9 @@ from typing import Annotated, Any
 import typer
 
 from kb.errors import UserError
-from ui import cli_conversations, cli_data, cli_library, cli_runs
+from ui import cli_conversations, cli_library, cli_made, cli_runs
 from ui.cli_library import Since, Source, filtered
+from ui.i18n import screen_lang
 
 app = typer.Typer(
     name="tunesmith",
@@ -36,12 +37,6 @@ Batch = Annotated[
 Lang = Annotated[
     str | None, typer.Option("--lang", help="Reader's language: en or zh-TW; default: the question's.")
 ]
-
-
-def screen_lang() -> str:
-    """Language of messages on the terminal, from the locale."""
-    locale = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
-    return "zh-TW" if locale.startswith("zh") else "en"
 
 
 def emit(document: Any) -> None:
@@ -283,7 +278,7 @@ cli_runs.register(app)
 app.command()(cli_library.ingest)
 app.add_typer(cli_library.library_app, name="library")
 app.add_typer(cli_runs.run_app, name="run")
-app.add_typer(cli_data.data_app, name="data")
+app.add_typer(cli_made.data_app, name="data")  # the commands of cli_data and cli_made
 app.add_typer(cli_conversations.conversations_app, name="conversations")
 app.add_typer(kb_app, name="kb")
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ui.cli_runs import Json, emit
+from ui.i18n import screen_lang
 
 data_app = typer.Typer(
     help="Check a data file, repair, deduplicate, redact, convert, split and look at it.",
@@ -47,15 +48,21 @@ def data_check(
         int | None, typer.Option(min=16, help="Tokens a row that the run will take.")
     ] = None,
     tokenizer: Annotated[str, typer.Option(help="A model's folder; without it tokens are estimated.")] = "",
+    benchmark: Annotated[
+        list[Path] | None, typer.Option(help="A benchmark's file to look for overlap. Repeatable.")
+    ] = None,
+    schema: Annotated[str, typer.Option(help="JSON schema that the answers are to follow.")] = "",
+    template: Annotated[
+        str, typer.Option(help="Chat template to render: a model's folder, a .jinja file, or 'chatml'.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Measure a data file and name every fault. Status 1 when a fault stops training."""
     from trainer.data import check
-    from ui.cli import screen_lang
     from ui.terminal import print_profile
 
     with progress(file, as_json) as seen:
-        measured = check(file, against, max_length, tokenizer, seen)
+        measured = check(file, against, max_length, tokenizer, seen, benchmark or [], schema, template)
     if as_json:
         emit(asdict(measured))
     else:
@@ -69,11 +76,12 @@ def data_repair(
     file: Path,
     out: Out,
     labels: Annotated[bool, typer.Option(help="Write every label in its commonest spelling.")] = False,
+    think: Annotated[bool, typer.Option(help="Keep <think> blocks; --no-think takes them out.")] = True,
 ) -> None:
     """Leave out broken lines and useless rows; mend encoding, NUL and template marks."""
-    from trainer.data import repair_file
+    from trainer.data import make
 
-    typer.echo(repair_file(file, out, labels))
+    typer.echo(make("repair", file, out, {"labels": labels, "no_think": not think}, screen_lang()))
 
 
 @data_app.command("dedupe")
@@ -85,17 +93,18 @@ def data_dedupe(
     against: Annotated[Path | None, typer.Option(help="Leave out what stands in this test file.")] = None,
 ) -> None:
     """Keep the first of each group of repeats."""
-    from trainer.data import dedupe_file
+    from trainer.data import make
 
-    typer.echo(dedupe_file(file, out, near, inputs, against))
+    options = {"near": near, "inputs": inputs, "against": str(against) if against else ""}
+    typer.echo(make("dedupe", file, out, options, screen_lang()))
 
 
 @data_app.command("redact")
 def data_redact(file: Path, out: Out) -> None:
     """Replace personal data and keys by their names: [EMAIL], [PHONE], [TW_ID], [SECRET] …"""
-    from trainer.data import redact_file
+    from trainer.data import make
 
-    typer.echo(redact_file(file, out))
+    typer.echo(make("redact", file, out, {}, screen_lang()))
 
 
 @data_app.command("convert")
@@ -103,11 +112,14 @@ def data_convert(
     file: Path,
     out: Out,
     script: Annotated[str, typer.Option(help="One Chinese script: traditional or simplified.")] = "",
+    system: Annotated[str, typer.Option(help="System prompt of every row.")] = "",
+    instruction: Annotated[str, typer.Option(help="Put before the text of every labelled row.")] = "",
 ) -> None:
     """Write FILE as conversational prompt/completion JSONL, which TRL takes."""
-    from trainer.data import convert_file
+    from trainer.data import make
 
-    typer.echo(convert_file(file, out, script))
+    options = {"script": script, "system": system, "instruction": instruction}
+    typer.echo(make("convert", file, out, options, screen_lang()))
 
 
 @data_app.command("split")
@@ -119,11 +131,20 @@ def data_split(
     seed: int = 42,
     near: Annotated[bool, typer.Option(help="Keep near repeats in one part.")] = False,
     group: Annotated[str, typer.Option(help="Column whose equal values stay in one part.")] = "",
+    time: Annotated[str, typer.Option(help="Column of dates: the newest rows are the test.")] = "",
+    stratify: Annotated[str, typer.Option(help="Column whose shares are kept; default the label.")] = "",
+    frozen: Annotated[
+        Path | None,
+        typer.Option(help="Test file of an earlier version, kept; what it holds is not trained on."),
+    ] = None,
 ) -> None:
-    """Split a file by label, no row in two parts."""
+    """Split a file by label, by group, by near repeats or by time, no question in two parts."""
     from trainer.data import split_file
 
-    typer.echo(split_file(file, out, test_fraction, eval_fraction, seed, near, group))
+    lang = screen_lang()
+    typer.echo(
+        split_file(file, out, test_fraction, eval_fraction, seed, near, group, time, stratify, frozen, lang)
+    )
 
 
 @data_app.command("rebuild")

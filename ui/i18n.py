@@ -6,6 +6,7 @@ also for text that is made on the server.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from trainer.messages import MESSAGES
@@ -315,6 +316,18 @@ STRINGS |= {  # the Data tab, and what `tunesmith data check` prints
     "data.left_out": ("{n} rows are left out by the trainer", "{n} 筆會被訓練器略過"),
     "data.plan": ("Plan with this file", "用這個檔案做計畫"),
     "data.none": ("Give a data file first.", "請先提供資料檔。"),
+    "data.packs": (
+        "{packs} packs of {length} tokens, {full} % full",
+        "裝成 {packs} 包，每包 {length} 個 token，填滿 {full} %",
+    ),
+    "data.unpacked": (
+        "without packing, batches of {size} are {full} % tokens and the rest padding",
+        "不打包時，每批 {size} 筆中 {full} % 是 token，其餘是填充",
+    ),
+    "data.packs_cut": (
+        "{rows} longer rows are cut by {tokens} tokens in all",
+        "{rows} 筆過長的資料共被截掉 {tokens} 個 token",
+    ),
     "data.sizes": ("Labels", "標籤"),
 }
 
@@ -348,3 +361,9 @@ def duration(seconds: float, t: Translate) -> str:
     if seconds < 5400:
         return t("unit.minutes", n=round(seconds / 60))
     return t("unit.hours", n=round(seconds / 3600, 1))
+
+
+def screen_lang() -> str:
+    """Language of messages on the terminal, from the locale."""
+    locale = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
+    return "zh-TW" if locale.startswith("zh") else "en"

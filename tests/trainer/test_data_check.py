@@ -9,7 +9,7 @@ import pytest
 
 from kb import pages
 from trainer.config import UserError
-from trainer.data import check
+from trainer.data import check, make
 from trainer.data.findings import faults
 from trainer.data.labels import likely_wrong
 from trainer.data.near import groups, sketch
@@ -268,3 +268,102 @@ def test_known_leak_of_chnsenticorp_is_found(shared_data):
     folder = shared_data / "chnsenticorp"
     leaked = found(folder / "dev.tsv", against=folder / "train.tsv")["leakage"]
     assert 300 < leaked.rows < 400  # its page says 28 % of 1,200
+
+
+# what a person gives
+
+
+def test_a_benchmark_in_the_data_is_found_and_dropped(shared_data, tmp_path):
+    gsm = shared_data / "gsm8k" / "grade_school_math__data__train.jsonl"
+    with gsm.open(encoding="utf-8") as file:
+        questions = [json.loads(next(file))["question"] for _ in range(300)]
+    chats = [{"prompt": f"question {n} about nothing in particular", "completion": "none"} for n in range(20)]
+    chats.append({"prompt": "Please help me with this. " + questions[7].upper(), "completion": "I will."})
+    path = write(tmp_path / "d.jsonl", chats)
+    found_one = found(path, benchmarks=[gsm])["benchmark_overlap"]
+    assert (
+        found_one.lines == [21] and gsm.name in found_one.example and "1 rows hold" in found_one.message["en"]
+    )
+    assert found_one.command.endswith(f"--kind benchmark_overlap --benchmark {gsm}")
+    make("drop", path, tmp_path / "o.jsonl", {"kinds": ["benchmark_overlap"], "benchmarks": [str(gsm)]})
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 20
+    short = write(tmp_path / "b.jsonl", [{"text": "Question 3 about nothing in particular", "label": "x"}])
+    assert found(path, benchmarks=[short])["benchmark_overlap"].lines == [4]
+
+
+def test_answers_are_judged_by_a_schema(tmp_path):
+    schema = write(
+        tmp_path / "s.json",
+        json.dumps({"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}),
+    )
+    answers = ['{"a": 1}', '{"a": "one"}', "{}", "none", '{"a": 2}']
+    path = write(
+        tmp_path / "d.jsonl", [{"prompt": f"q{n}", "completion": text} for n, text in enumerate(answers)]
+    )
+    fault = found(path, schema=str(schema))["schema_mismatch"]
+    assert (
+        fault.lines == [2, 3, 4]
+        and "3 of 5 answers" in fault.message["en"]
+        and "40.0 %" in fault.message["en"]
+    )
+    with pytest.raises(UserError, match="no JSON schema"):
+        check(path, schema=str(write(tmp_path / "bad.json", '{"type": "whole"}')))
+
+
+def test_rows_that_a_template_refuses_are_named(tmp_path):
+    source = "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}{{ messages[0]['content'] }}"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write(
+        folder / "tokenizer_config.json",
+        json.dumps({"chat_template": source, "bos_token": {"content": "<s>"}}),
+    )
+    say = lambda role, text: {"role": role, "content": text}
+    rows = [[say("user", "a")], [say("system", "b"), say("user", "c")], [say("user", "<s>d")]]
+    path = write(tmp_path / "d.jsonl", [{"messages": [*turns, say("assistant", "yes")]} for turns in rows])
+    kinds = found(path, template=str(folder))
+    assert kinds["template_fails"].lines == [2] and "no system turns" in kinds["template_fails"].example
+    assert kinds["template_bos"].lines == [3]
+    endless = write(
+        tmp_path / "e.jinja", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.data.template.Renderer.__init__.__defaults__", (1,), raising=False)
+        assert found(path, template=str(endless))["template_slow"].lines == [1]
+
+
+def test_insults_are_counted_in_both_scripts_and_everyday_words_are_not(tmp_path):
+    bad = [
+        "what an asshole",
+        "你這個王八蛋",
+        "真是狗屁不通",
+        "you son of a bitch",
+        "go to the circle jerk, dumbass",
+    ]
+    good = [
+        "the cock crows; sex and age of the patient",
+        "成人教育與處女作，老母雞的屁股",
+        "水乳交融，他妈妈的菜",
+        "class assignment in Scunthorpe",
+    ]
+    rows = [{"text": f"{text} {n}", "label": "ab"[n % 2]} for n, text in enumerate(bad + good)]
+    assert found(write(tmp_path / "d.jsonl", rows))["unsafe_text"].lines == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "said"),
+    [
+        ("LICENSE", "MIT License\n\nCopyright", None, "mit"),
+        ("LICENSE.txt", "Attribution-NonCommercial 4.0 International", "licence_restricted", "cc-by-nc-4.0"),
+        ("README.md", "---\nlicense: cc-by-nc-sa-4.0\n---\n", "licence_restricted", "cc-by-nc-sa-4.0"),
+        ("README.md", "---\nlicense: [apache-2.0]\n---\n", None, "apache-2.0"),
+        ("notes.md", "none", "licence_unknown", ""),
+    ],
+)
+def test_the_licence_of_the_source_is_found_where_it_stands(tmp_path, name, content, kind, said):
+    write(tmp_path / name, content)
+    measured = check(write(tmp_path / "d.jsonl", reviews(20)))
+    assert measured.licence == said
+    assert [item.kind for item in measured.findings if item.kind.startswith("licence")] == (
+        [kind] if kind else []
+    )

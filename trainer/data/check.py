@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,10 @@ from trainer.config import RunConfig, UserError
 from trainer.data import near
 from trainer.data.convert import SHAPES, contents, convert_rows
 from trainer.data.detect import Detected, detect
-from trainer.data.faults import Context, findings_of
+from trainer.data.faults import Context, findings_of, told, worst_first
 from trainer.data.findings import Finding
 from trainer.data.language import language_of
+from trainer.data.licence import findings_of_licence, licence_of
 from trainer.data.lines import blocks, parse
 from trainer.data.measure import DISTINCT, Part, Plan, measure, tokenizer_file
 from trainer.data.read import Records, check_path, read_records, streams
@@ -55,7 +56,8 @@ class DataProfile:
 
     `tokens` are whole rows and `completion_tokens` the answers, estimated (language.token_estimate) or counted,
     without what a chat template adds. `labels` counts rows by label, None where answers are no labels. `task` is
-    a guess in the words of the advice. `duplicates` are rows beyond the first of the same question and answer.
+    a guess in the words of the advice. `duplicates` are rows beyond the first of the same question and answer; `licence` what a
+    column, a card or a licence file beside the data says.
     """
 
     path: str
@@ -77,6 +79,7 @@ class DataProfile:
     preference_pairs: int
     thumbs_up: int
     thumbs_down: int
+    licence: str = ""
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -89,18 +92,24 @@ def profile(path: Path, seen: Progress = lambda size: None) -> DataProfile:
 
 def check(
     path: Path, against: Path | None = None, max_length: int | None = None, tokenizer: str = "",
-    seen: Progress = lambda size: None,
+    seen: Progress = lambda size: None, benchmarks: Sequence[Path] = (), schema: str = "", template: str = "",
 ) -> DataProfile:  # fmt: skip
     """Measure a file and name every fault, broken lines among them; `against` is a test file to look for leaks.
 
     `tokenizer` is a model's folder, without which tokens are estimated; `seen` is told the bytes read.
-    Raises UserError where no row can be used.
+    `benchmarks` are files whose questions must not be trained on, `schema` a JSON schema of the answers, `template`
+    a chat template to render (given.py). Raises UserError where no row can be used.
     """
+    from trainer.data.given import findings_of_given  # which reads rows as this module shapes them
+
     length = max_length or RunConfig.model_fields["max_length"].default
     tokenizer = tokenizer_file(tokenizer) if tokenizer else ""
     own = measured(Path(path), True, length, tokenizer, seen)
     held_out = measured(Path(against), True, length, tokenizer, lambda size: None) if against else None
-    return _profiled(*own, held_out)
+    measured_all = _profiled(*own, held_out)
+    more = findings_of_given(Path(path), list(benchmarks), schema, template)
+    more += told(findings_of_licence(measured_all.licence, own[0].licence[1]), Path(path))
+    return replace(measured_all, findings=sorted([*measured_all.findings, *more], key=worst_first))
 
 
 @dataclass
@@ -112,6 +121,7 @@ class Head:
     plan: Plan
     sha256: str = ""
     unit: str = "line"
+    licence: tuple[str, str] = ("", "")
 
 
 def measured(path: Path, deep: bool, max_length: int, tokenizer: str, seen: Progress) -> tuple[Head, Part]:
@@ -149,7 +159,7 @@ def _head(records: Records, plan: Callable[..., Plan]) -> Head:
     some = records.rows[:: max(1, len(records.rows) // 2000)]
     texts = [text for row in convert_rows(some, detected, SHAPES[method]).rows for text in contents(row)]
     made = plan(detected=detected, method=method, script=language_of(texts)[1] if texts else "other")
-    return Head(records.path, list(records.rows[0][1]), made)
+    return Head(records.path, list(records.rows[0][1]), made, licence=licence_of(records.path, records.rows))
 
 
 def _usable(head: Head, part: Part, strict: bool) -> Part:
@@ -218,13 +228,13 @@ ARRAYS = ("numbers", "questions", "answers", "asked", "tokens", "answer_tokens")
 
 def _profiled(head: Head, part: Part, held_out: tuple[Head, Part] | None) -> DataProfile:
     plan, detected = head.plan, head.plan.detected
-    labels = _labels(part, detected)
+    labels = labels_of_part(part, detected)
     language, script = language_of(part.texts)
-    repeats = _repeats(part, labels is not None)
+    again = repeats(part, labels is not None)
     answered = detected.format != "text"
     pairs = len(part.numbers) if detected.format == "preference" else 0
     context = Context(
-        head.path, detected, plan, part, labels, script, *repeats, held_out[1] if held_out else None,
+        head.path, detected, plan, part, labels, script, *again, held_out[1] if held_out else None,
         held_out[0].path if held_out else None,
     )  # fmt: skip
     return DataProfile(
@@ -241,17 +251,19 @@ def _profiled(head: Head, part: Part, held_out: tuple[Head, Part] | None) -> Dat
         script=script,
         tokens=_percentiles(part.tokens),
         completion_tokens=_percentiles(part.answer_tokens) if answered else None,
-        duplicates=int(repeats[0].sum()),
-        conflicts=int(repeats[1].sum()) if labels is not None else 0,
+        duplicates=int(again[0].sum()),
+        conflicts=int(again[1].sum()) if labels is not None else 0,
         task=_task(detected, part, labels),
         preference_pairs=pairs,
         thumbs_up=part.verdicts[True],
         thumbs_down=part.verdicts[False],
+        licence=head.licence[0],
         findings=findings_of(context),
     )
 
 
-def _labels(part: Part, detected: Detected) -> dict[str, int] | None:
+def labels_of_part(part: Part, detected: Detected) -> dict[str, int] | None:
+    """Rows by label, None where answers are no labels."""
     if detected.format in ("preference", "kto", "text", "bio", "spans") or len(part.labels) > DISTINCT:
         return None
     return dict(part.labels) if labels_of(part.labels, detected.format) else None
@@ -263,7 +275,7 @@ def _percentiles(values: np.ndarray) -> Lengths:
     return Lengths(at(0.5), at(0.95), int(ordered[-1]))
 
 
-def _repeats(part: Part, labelled: bool) -> tuple[np.ndarray, np.ndarray]:
+def repeats(part: Part, labelled: bool) -> tuple[np.ndarray, np.ndarray]:
     """(rows that repeat an earlier row, rows whose question has another answer).
 
     Of the second all rows where answers are labels, since one of them is wrong; else those beyond the first.

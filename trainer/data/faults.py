@@ -48,13 +48,23 @@ def findings_of(context: Context) -> list[Finding]:
     found = [*_read(context), *_repeated(context), *_labelled(context), *_lengths(context), *_mixed(context)]
     if context.plan.deep:
         found += [*_schema(context), *_near(context), *_doubted(context)]
-    names = {
-        "file": shlex.quote(str(context.path)),
-        "out": shlex.quote(f"{context.path.stem}.clean.jsonl"),
-        "against": shlex.quote(str(context.held_out_path)),
-    }
-    told = [replace(item, command=item.command.format(**names)) if item.command else item for item in found]
-    return sorted(told, key=lambda item: (ORDER[item.severity], -item.rows))
+    return told(
+        found, context.path, against=str(context.held_out_path), max_length=str(context.plan.max_length)
+    )
+
+
+def told(found: list[Finding], path: Path, **names: str) -> list[Finding]:
+    """Findings with their commands for this file, the worst first."""
+    quoted = {name: shlex.quote(text) for name, text in names.items() if name != "benchmarks"}
+    quoted |= {"file": shlex.quote(str(path)), "out": shlex.quote(f"{path.stem}.clean.jsonl")}
+    quoted |= {"review": shlex.quote(f"{path.stem}.review.jsonl"), "benchmarks": names.get("benchmarks", "")}
+    whole = [replace(item, command=item.command.format(**quoted)) if item.command else item for item in found]
+    return sorted(whole, key=worst_first)
+
+
+def worst_first(item: Finding) -> tuple[int, int]:
+    """What findings are sorted by."""
+    return ORDER[item.severity], -item.rows
 
 
 def _of(kind: str, tally: Tally, **values: object) -> Finding:
@@ -132,8 +142,12 @@ def _labelled(context: Context) -> list[Finding]:
 def _lengths(context: Context) -> list[Finding]:
     if not context.plan.deep:
         return []
-    median = float(np.median(context.part.tokens))
-    return _at("length_outlier", context, context.part.tokens > max(10 * median, 100))
+    return _at("length_outlier", context, outliers(context.part))
+
+
+def outliers(part: Part) -> np.ndarray:
+    """Rows of more than ten times the median's tokens, and more than 100."""
+    return part.tokens > max(10 * float(np.median(part.tokens)), 100)
 
 
 def _mixed(context: Context) -> list[Finding]:
@@ -201,11 +215,19 @@ def leaked(part: Part, held_out: Part) -> np.ndarray:
 
 def _doubted(context: Context) -> list[Finding]:
     rows = context.part.labelled
-    if context.labels is None or len(rows) < 60:
+    found = doubts(context.part) if context.labels is not None else []
+    if not found:
         return []
-    doubted = likely_wrong([text for _, text, _ in rows], [label for _, _, label in rows])
-    if not doubted:
-        return []
-    at, better = doubted[0]
+    at, better = found[0]
     example = f"{rows[at][2]} → {better}? {rows[at][1][:80]}"
-    return [finding("likely_wrong_label", len(doubted), [rows[index][0] for index, _ in doubted], example)]
+    return [finding("likely_wrong_label", len(found), [rows[index][0] for index, _ in found], example)]
+
+
+def doubts(part: Part) -> list[tuple[int, str]]:
+    """(index among `part.labelled`, better label) of rows whose label is doubted."""
+    rows = part.labelled
+    return (
+        likely_wrong([text for _, text, _ in rows], [label for _, _, label in rows])
+        if len(rows) >= 60
+        else []
+    )

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,13 +22,16 @@ from trainer.data.read import check_path, file_hash
 from trainer.data.steps import STEPS
 
 RECORD = "data_source.yaml"
+# options that name a file, or several: their content is part of what a step is run on
+ONE_FILE, FILES = ("against", "frozen", "reviewed", "schema"), ("sources", "benchmarks")
 
 
 @dataclass
 class Step:
     """One step. Paths are relative to the folder of data_source.yaml where they lie in it.
 
-    `counts` are rows read, written, and left out or changed by kind; `outputs` maps each file to its SHA-256.
+    `counts` are rows read, written, and left out or changed by kind; `outputs` maps each file to its SHA-256,
+    `others` each further file that the options name.
     """
 
     step: str
@@ -37,6 +40,7 @@ class Step:
     options: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
 
 
 def run(step: str, path: Path, out: Path, options: dict[str, Any]) -> Step:
@@ -49,8 +53,13 @@ def run(step: str, path: Path, out: Path, options: dict[str, Any]) -> Step:
     if out.resolve() == path.resolve():
         raise UserError(f"{out}: would overwrite its own input; give another file")
     folder = out if step == "split" else out.parent
-    made = Step(step, _relative(path, folder), file_hash(path), _recorded(options, folder))
     names = ("train.jsonl", "eval.jsonl", "test.jsonl") if step == "split" else (out.name,)
+    made = Step(step, _relative(path, folder), file_hash(path), _recorded(options, folder))
+    for other in _files(options):
+        check_path(other)
+        if other.resolve() in [(folder / name).resolve() for name in names]:
+            raise UserError(f"{other}: would be overwritten by this step; write into another folder")
+        made.others[_relative(other, folder)] = file_hash(other)
     counts: Counter[str] = Counter()
     with writers(folder, names) as write:
         for name, row in STEPS[step](path, options, counts):
@@ -115,11 +124,15 @@ def rebuild(folder: Path) -> list[str]:
     told = []
     for step in recorded:
         source = _found(step.input, folder)
-        check_path(source)
-        if file_hash(source) != step.input_sha256:
-            raise UserError(
-                f"{source}: is not the file that {step.step} was run on; bring back the one of {step.input_sha256[:12]}…"
-            )
+        hashes = {source: step.input_sha256} | {
+            _found(name, folder): sha for name, sha in step.others.items()
+        }
+        for file, sha in hashes.items():
+            check_path(file)
+            if file_hash(file) != sha:
+                raise UserError(
+                    f"{file}: is not the file that {step.step} was run on; bring back the one of {sha[:12]}…"
+                )
         if (
             step.step not in STEPS
             or not step.outputs
@@ -128,9 +141,7 @@ def rebuild(folder: Path) -> list[str]:
             raise UserError(
                 f"{folder / RECORD}: unknown step {step.step!r}; choose one of {', '.join(STEPS)}"
             )
-        options = {**step.options}
-        if "against" in options:
-            options["against"] = str(_found(options["against"], folder))
+        options = _with_paths(step.options, lambda name: str(_found(name, folder)))
         out = folder if step.step == "split" else folder / next(iter(step.outputs))
         again = run(step.step, source, out, options)
         changed = [name for name, digest in step.outputs.items() if again.outputs.get(name) != digest]
@@ -144,7 +155,11 @@ def rebuild(folder: Path) -> list[str]:
 
 def _record(folder: Path, made: Step) -> None:
     kept = [step for step in steps(folder) if not set(step.outputs) & set(made.outputs)]
-    document = {**_others(folder), "steps": [asdict(step) for step in [*kept, made]]}
+    told = [
+        {name: value for name, value in asdict(step).items() if value or name != "others"}
+        for step in [*kept, made]
+    ]
+    document = {**_others(folder), "steps": told}
     head = "# How the files of this folder were made. Run the steps again: tunesmith data rebuild FOLDER\n"
     write_atomic(folder / RECORD, head + yaml.safe_dump(document, allow_unicode=True, sort_keys=False))
 
@@ -157,8 +172,21 @@ def _others(folder: Path) -> dict[str, Any]:
 
 
 def _recorded(options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if value not in (None, False, "")}
-    return kept | ({"against": _relative(Path(kept["against"]), folder)} if "against" in kept else {})
+    kept = {name: value for name, value in options.items() if value not in (None, False, "", [], {})}
+    return _with_paths(kept, lambda name: _relative(Path(name), folder))
+
+
+def _with_paths(options: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The options with every path in them changed."""
+    changed = {name: change(options[name]) for name in ONE_FILE if options.get(name)}
+    changed |= {name: [change(one) for one in options[name]] for name in FILES if options.get(name)}
+    return {**options, **changed}
+
+
+def _files(options: dict[str, Any]) -> list[Path]:
+    """Every file that the options name."""
+    named = [options[name] for name in ONE_FILE if options.get(name)]
+    return [Path(name) for name in [*named, *(one for name in FILES for one in options.get(name) or [])]]
 
 
 def _relative(path: Path, folder: Path) -> str:

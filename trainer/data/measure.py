@@ -22,6 +22,7 @@ from trainer.data.findings import SHOWN
 from trainer.data.language import HAN, one_script_patterns, token_estimate
 from trainer.data.lines import Block, Fault, parse
 from trainer.data.splits import fold
+from trainer.data.unsafe import unsafe
 
 TEMPLATE_TOKENS = 5  # that a chat template adds to a message: role, marks, line ends
 SAMPLE = 400  # texts a part for the language
@@ -251,6 +252,8 @@ def _note_faults(part: Part, row: Row, number: int) -> None:
     whole = "\n".join(texts)
     for kind, example in scan.scan(whole).items():
         part.note(kind, number, example)
+    if word := unsafe(whole):
+        part.note("unsafe_text", number, scan.around(whole, max(0, whole.lower().find(word))))
     for answer in _endings(row):
         if "think>" in answer and (kind := scan.thoughts(answer)):
             part.note(kind, number, answer[:80])

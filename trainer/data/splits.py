@@ -48,25 +48,28 @@ def split(
     seed: int,
     stratify: bool = True,
     together: list[str] | None = None,
+    strata: list[str] | None = None,
 ) -> Splits:
     """Split by label and seed; rows with the same question stay together, so none is in two splits.
 
-    `together` names another group for each row (a customer, a cluster of near repeats) that stays in one split.
+    `together` names another group for each row (a customer, a cluster of near repeats) that stays in one split;
+    `strata` a class for each row in place of its label.
 
     Each label gives round(fraction × its rows) to a split; a split that wants any row gets at least one.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     names = [key(row) for row in rows] if together is None else together
     owner = {id(row): name for name, row in zip(names, rows, strict=True)}
+    given = {id(row): name for name, row in zip(strata or [], rows, strict=False)}
     for name, row in zip(names, rows, strict=True):
         groups[name].append(row)
-    strata: dict[str, list[list[Row]]] = defaultdict(list)
+    classes: dict[str, list[list[Row]]] = defaultdict(list)
     for group in groups.values():
-        strata[label_of(group[0]) if stratify else ""].append(group)
+        classes[given.get(id(group[0]), label_of(group[0])) if stratify else ""].append(group)
     generator = random.Random(seed)
     splits = Splits([], [], [])
-    for label in sorted(strata):
-        members = strata[label]
+    for label in sorted(classes):
+        members = classes[label]
         generator.shuffle(members)
         total = sum(len(group) for group in members)
         _deal(members, splits, round(test_fraction * total), round(eval_fraction * total))
@@ -96,6 +99,30 @@ def _move_one_group(source: list[Row], target: list[Row], owner: dict[int, str])
         chosen = owner[id(source[-1])]
         target.extend(row for row in source if owner[id(row)] == chosen)
         source[:] = [row for row in source if owner[id(row)] != chosen]
+
+
+def by_time(rows: list[Row], times: list[float], eval_fraction: float, test_fraction: float) -> Splits:
+    """The oldest rows to train on, newer ones for eval, the newest for test; rows of one moment are not parted.
+
+    A question that an older part holds already is left out of the newer one.
+    """
+    order = sorted(range(len(rows)), key=lambda at: times[at])  # stable: equal times in the file's order
+    count = len(rows)
+    ends = [
+        _moment(order, times, count - round(share * count))
+        for share in (test_fraction + eval_fraction, test_fraction)
+    ]
+    bounds = ((0, ends[0]), (ends[0], ends[1]), (ends[1], count))
+    train, evaluation, test = ([rows[at] for at in order[start:end]] for start, end in bounds)
+    evaluation = without_overlap(evaluation, train)
+    return Splits(train, evaluation, without_overlap(test, [*train, *evaluation]))
+
+
+def _moment(order: list[int], times: list[float], at: int) -> int:
+    """`at` moved back to the first row of its moment."""
+    while 0 < at < len(order) and times[order[at]] == times[order[at - 1]]:
+        at -= 1
+    return at
 
 
 def without_overlap(rows: list[Row], held_out: list[Row]) -> list[Row]:

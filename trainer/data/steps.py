@@ -1,4 +1,4 @@
-"""One file of rows into another: repair, dedupe, redact, convert, split. Streamed where the input is; counted always.
+"""One file of rows into another: repair, dedupe, redact, convert, render. Streamed where the input is; counted always.
 
 Each step is a function (input, options, counts) → rows by output name; history.py runs and records them, so a step
 depends on its input and its options alone.
@@ -6,6 +6,7 @@ depends on its input and its options alone.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,52 +17,20 @@ from typing import Any
 import numpy as np
 
 from trainer.config import RunConfig, UserError
-from trainer.data import near, scan
+from trainer.data import dividing, mix, near, scan
 from trainer.data.check import METHOD_OF_FORMAT, measured
 from trainer.data.convert import SHAPES, Row, convert, convert_rows
-from trainer.data.detect import Detected, detect
+from trainer.data.detect import Detected
+from trainer.data.drop import drop
 from trainer.data.faults import leaked
-from trainer.data.lines import blocks, parse
-from trainer.data.measure import near_text, question_and_answer
-from trainer.data.read import Records, check_path, read_records, streams
-from trainer.data.splits import fold, split
-from trainer.data.stage import label_set
+from trainer.data.read import Records
+from trainer.data.rows import change_texts, format_of, in_batches, numbered, shaped
+from trainer.data.splits import fold
+from trainer.data.template import BATCH, Renderer, Template, TooSlow
 
-Numbered = tuple[int, dict[str, Any]]
 Rows = Iterator[tuple[str, Row]]  # (name of the output, row); "" where there is one output
-CHUNK = 1000
+THOUGHTS = re.compile(r"<think>.*?</think>\s*", re.S)
 SCRIPTS = {"traditional": "s2twp", "simplified": "t2s"}
-
-
-def numbered(path: Path, counts: Counter[str], mend: bool = False) -> Iterator[Numbered]:
-    """Records of a file with their lines. What cannot be read is a UserError, or with `mend` left out and counted."""
-    check_path(path)
-    if not streams(path):
-        records = read_records(path)
-        counts.update(records.mended)
-        yield from records.rows
-        return
-    for block in blocks(path):
-        parsed = parse(block, mend)
-        counts.update(parsed.mended)
-        if parsed.faults and not mend:
-            fix = f"mend or remove the line, or: tunesmith data repair {path} OUT"
-            raise UserError(f"{path}{parsed.faults[0].text}; {fix}")
-        counts.update(fault.kind for fault in parsed.faults)
-        counts["read"] += len(parsed.faults)
-        yield from parsed.rows
-
-
-def format_of(path: Path, mend: bool = False) -> Detected:
-    """The format by the first rows."""
-    first = []
-    for item in numbered(path, Counter(), mend):
-        first.append(item)
-        if len(first) >= CHUNK:
-            break
-    if not first:
-        raise UserError(f"{path}:1: the file holds no rows that can be read; give it at least one")
-    return detect(Records(path, "", "line", first, ""))
 
 
 def usual_method(path: Path) -> str:
@@ -81,28 +50,19 @@ def first_rows(
     ]
 
 
-def _shaped(
-    path: Path, counts: Counter[str], detected: Detected
-) -> Iterator[tuple[int, dict[str, Any], Row]]:
-    """(line, record, row) of what can be trained on; the others are counted by their fault."""
-    shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
-    for number, record in numbered(path, counts):
-        counts["read"] += 1
-        converted = convert_rows([(number, record)], detected, shape)
-        counts.update({kind: len(lines) for kind, lines in converted.faults.items()})
-        for row in converted.rows:
-            yield number, record, row
-
-
 def repair(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
     """Broken lines and rows that cannot be trained on left out; encoding mended, NUL and template marks removed."""
     detected = format_of(path, mend=True)
     shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
     spelling = _spelling(path, detected) if options.get("labels") else {}
+    silent = (lambda text: THOUGHTS.sub("", text)) if options.get("no_think") else (lambda text: text)
     label = detected.columns.get("label", "")
     for number, record in numbered(path, counts, mend=True):
         counts["read"] += 1
-        mended = {name: _texts(value, lambda text: _mended(text, counts)) for name, value in record.items()}
+        mended = {
+            name: change_texts(value, lambda text: _mended(silent(text), counts))
+            for name, value in record.items()
+        }
         converted = convert_rows([(number, mended)], detected, shape)
         counts.update({kind: len(lines) for kind, lines in converted.faults.items()})
         if converted.rows:
@@ -134,17 +94,6 @@ def _spelling(path: Path, detected: Detected) -> dict[str, str]:
     return spelled
 
 
-def _texts(value: Any, change: Callable[[str], str]) -> Any:
-    """The same value with every text in it changed."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [_texts(item, change) for item in value]
-    if isinstance(value, dict):
-        return {name: _texts(item, change) for name, item in value.items()}
-    return value
-
-
 def redact(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
     """Personal data and keys replaced by their names, in every column."""
 
@@ -155,7 +104,7 @@ def redact(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
 
     for _, record in numbered(path, counts):
         counts["read"] += 1
-        yield "", _texts(record, change)
+        yield "", change_texts(record, change)
 
 
 def dedupe(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
@@ -197,10 +146,11 @@ def dedupe(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
 
 
 def converted(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
-    """Rows as TRL takes them, in one Chinese script where `script` says so."""
+    """Rows as TRL takes them; `script`: in one Chinese script, `system` and `instruction`: said to the model first."""
     change = _script(options["script"]) if options.get("script") else None
-    for _, _, row in _shaped(path, counts, format_of(path)):
-        yield "", _texts(row, change) if change else row
+    told = {"system_prompt": options.get("system", ""), "instruction": options.get("instruction", "")}
+    for _, _, row in shaped(path, counts, format_of(path), **told):
+        yield "", change_texts(row, change) if change else row
 
 
 @cache
@@ -212,30 +162,28 @@ def _script(name: str) -> Callable[[str], str]:
     return opencc.OpenCC(SCRIPTS[name]).convert
 
 
-def split_rows(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
-    """train, eval and test by label, no question in two of them; `near` and `group` keep more rows together."""
-    detected = format_of(path)
-    shaped = list(_shaped(path, counts, detected))
-    rows = [row for _, _, row in shaped]
-    together = None
-    if options.get("group"):
-        column = options["group"]
-        if not any(column in record for _, record, _ in shaped):
-            raise UserError(
-                f"{path}: no column {column!r}; choose one of {', '.join(list(shaped[0][1])[:8])}"
-            )
-        together = [str(record.get(column)) for _, record, _ in shaped]
-    elif options.get("near"):
-        texts = [near_text(row, *question_and_answer(row), detected.format) for row in rows]
-        together = [str(index) for index in near.groups(near.sketch(texts))]
-    stratify = label_set(rows, detected.format) is not None or detected.format == "kto"
-    parts = split(
-        rows, options["eval_fraction"], options["test_fraction"], options["seed"], stratify, together
+def rendered(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
+    """Rows as one text each, {"text"}, written by a chat template; those that it refuses are left out."""
+    found = Template(options["template_source"], options.get("template_marks") or {})
+    rows = (
+        row
+        for _, _, row in shaped(path, counts, format_of(path), options.get("system", ""))
+        if "prompt" in row
     )
-    for name in ("train", "eval", "test"):
-        yield from ((f"{name}.jsonl", row) for row in getattr(parts, name))
+    with Renderer(found) as render:
+        for batch in in_batches(rows, BATCH):
+            try:
+                done = render(batch)
+            except TooSlow:
+                raise UserError(
+                    f"{path}: the chat template takes too long or too much memory; use another"
+                ) from None
+            for one in done:
+                counts["template_fails"] += bool(one.fault)
+                yield from (("", {"text": text}) for text in one.texts[:1])
 
 
 STEPS: dict[str, Callable[[Path, dict[str, Any], Counter[str]], Rows]] = {
-    "repair": repair, "dedupe": dedupe, "redact": redact, "convert": converted, "split": split_rows,
+    "repair": repair, "dedupe": dedupe, "redact": redact, "convert": converted, "split": dividing.divide,
+    "drop": drop, "render": rendered, "sample": mix.sample, "balance": mix.balance, "relabel": mix.relabel, "merge": mix.merge,
 }  # fmt: skip
