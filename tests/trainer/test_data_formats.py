@@ -1,4 +1,4 @@
-"""Files of every kind become rows: Parquet, XLSX, PDF, Markdown, CoNLL, spans, SQuAD; all public files among them."""
+"""Files of every kind become rows: Parquet, XLSX, PDF, Markdown, CoNLL, spans."""
 
 import json
 
@@ -106,58 +106,3 @@ def test_annotated_rows_are_understood_and_bad_ones_counted(tmp_path):
         {"text": "Lin", "type": "person"},
         {"text": "Taipei", "type": "place"},
     ]
-
-
-# every data file of the shared folder: (format, rows that train, rows read)
-SHARED = {
-    "banking77/banking_data__train.csv": ("text+label", 10003, 10003),
-    "banking77/categories.json": ("text", 77, 77),
-    "bipia_injection/benchmark__email__train.jsonl": ("reading", 50, 50),
-    "bipia_injection/code_attack_train.json": ("text+label", 50, 50),
-    "bipia_injection/text_attack_train.json": ("text+label", 75, 75),
-    "blns/blns.json": ("text", 513, 515),
-    "blns/blns.txt": ("text", 78, 78),
-    "chnsenticorp/dev.tsv": ("text+label", 1200, 1200),
-    "clinc_oos/data_small.json": ("text+label", 16200, 16200),
-    "clinc_oos/domains.json": ("text+label", 150, 150),
-    "drcd_dev/DRCD_dev.json": ("reading", 3524, 3524),
-    "ftfy_mojibake/in-the-wild.json": ("prompt-completion", 70, 70),
-    "ftfy_mojibake/known-failures.json": ("prompt-completion", 10, 10),
-    "ftfy_mojibake/negative.json": ("prompt-completion", 31, 31),
-    "ftfy_mojibake/synthetic.json": ("prompt-completion", 30, 30),
-    "gsm8k/grade_school_math__data__train.jsonl": ("prompt-completion", 7473, 7473),
-    "hf_course/chapters/en/chapter1/1.mdx": ("text", 8, 8),
-    "llamafactory_demo/alpaca_en_demo.json": ("alpaca", 999, 999),
-    "llamafactory_demo/dpo_en_demo.json": ("preference", 300, 300),
-    "llamafactory_demo/glaive_toolcall_zh_demo.json": ("sharegpt", 300, 300),
-    "llamafactory_demo/identity.json": ("alpaca", 91, 91),
-    "llamafactory_demo/reason_tool_use_demo_50.jsonl": ("messages", 50, 50),
-    "oasst_zh/oaast_rm_zh.json": ("preference", 772, 775),
-    "oasst_zh/oaast_sft_zh.json": ("alpaca", 689, 689),
-    "oasst_zh/self_cognition.json": ("alpaca", 80, 80),
-    "peopledaily_ner/dev.txt": ("bio", 4631, 4631),
-    "peopledaily_ner/train.txt": ("bio", 15000, 15000),
-    "wnut17_ner/emerging.dev.conll": ("bio", 1009, 1009),
-    "wnut17_ner/emerging.test.annotated": ("bio", 1287, 1287),
-    "wnut17_ner/wnut17train.conll": ("bio", 3394, 3394),
-    "xquad/xquad.en.json": ("reading", 1190, 1190),
-    "xquad/xquad.zh.json": ("reading", 1190, 1190),
-}
-
-
-@pytest.mark.parametrize("name", SHARED)
-def test_public_files_import_with_their_format_and_count(shared_data, name):
-    measured = profile(shared_data / name)
-    assert (measured.format, measured.rows, measured.read_rows) == SHARED[name]
-    left_out = {
-        "empty_text",
-        "no_label",
-        "no_answer",
-        "same_answers",
-        "unknown_role",
-        "broken_turn",
-        "not_text",
-        "bad_span",
-    }
-    told = sum(item.rows for item in measured.findings if item.kind in left_out)
-    assert measured.read_rows - measured.rows == told

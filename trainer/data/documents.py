@@ -14,6 +14,7 @@ from trainer.config import UserError
 Numbered = list[tuple[int, dict[str, Any]]]
 UNPACKED = 1 << 30  # bytes that an .xlsx may unpack to
 TAG = re.compile(r"(?:O|[BIESMLU]-\S+)")
+SPAN = re.compile(r"T\d+\t(\S+) (\d+)( \d+;\d+)* (\d+)(?:\t|$)")
 HEADING = re.compile(r"#{1,6} ")
 
 
@@ -24,7 +25,7 @@ def parquet(path: Path) -> tuple[str, Numbered]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        rows = [_plain(row) for batch in file.iter_batches(10_000) for row in batch.to_pylist()]
+        rows = [plain(row) for batch in file.iter_batches(10_000) for row in batch.to_pylist()]
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         told = str(error).splitlines()[0][:200]
         raise UserError(f"{path}: not a readable Parquet file: {told}; write it again") from None
@@ -82,21 +83,51 @@ def pdf(path: Path) -> tuple[str, Numbered]:
     return "row", rows
 
 
-READERS: dict[str, Callable[[Path], tuple[str, Numbered]]] = {".parquet": parquet, ".xlsx": xlsx, ".pdf": pdf}
+def brat(path: Path) -> tuple[str, Numbered]:
+    """One row of brat's standoff format: the .txt beside the .ann, its "T" lines as spans; relations are not read.
+
+    A span in pieces (13 16;17 19) is taken from its first character to its last. Raises UserError.
+    """
+    try:
+        text = path.with_suffix(".txt").read_text(encoding="utf-8-sig")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: its text cannot be read: {error}; put {path.stem}.txt beside it") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it and its text as UTF-8") from None
+    spans = []
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("T"):
+            found = SPAN.match(line)
+            if not found:
+                raise UserError(
+                    f"{path}:{number}: expected 'T1<tab>Label 0 5<tab>text', found {line[:60]!r}; mend it"
+                )
+            label, first, _, last = found.groups()
+            spans.append([int(first), int(last), label])
+    return "row", [(1, {"text": text.rstrip("\n"), "entities": spans})]
+
+
+READERS: dict[str, Callable[[Path], tuple[str, Numbered]]] = {
+    ".parquet": parquet,
+    ".xlsx": xlsx,
+    ".pdf": pdf,
+    ".ann": brat,
+}
 
 
 def _cell(value: Any) -> Any:
     """A cell as JSON has it: whole floats as Excel shows them, dates as text."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return int(value)
-    return _plain(value)
+    return plain(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, datetime.date | datetime.time | datetime.timedelta):

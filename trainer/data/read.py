@@ -22,7 +22,7 @@ from trainer.data.lines import Fault, blocks, json_name, loader, parse
 
 SUFFIXES = (
     ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx", ".conll", ".bio", ".annotated", ".txt", ".md",
-    ".mdx", ".pdf",
+    ".mdx", ".pdf", ".ann",
 )  # fmt: skip
 # Wide characters are named first by their mark: a UTF-32-LE mark begins like a UTF-16-LE one.
 WIDE_MARKS = (
