@@ -142,7 +142,9 @@ class OllamaBackend:
     def count(self, text: str) -> int:
         return token_bounds(text)[1]
 
-    def stream(self, messages, max_tokens=768, schema=None, on_thought=None) -> Iterator[str]:
+    def stream(
+        self, messages, max_tokens=768, schema=None, on_thought=None, temperature=0.0
+    ) -> Iterator[str]:
         check_room(messages, self.model, self.context, self.lang)
         think = (False if schema else self.think) if self.thinks else None  # `format` and thinking clash
         limit = max_tokens + (1024 if think else 0)
@@ -153,6 +155,7 @@ class OllamaBackend:
             messages,
             self.context,
             max_tokens=limit,
+            temperature=temperature,
             think=think,
             schema=schema,
             keep_alive=kept,
@@ -191,7 +194,9 @@ class OpenAiBackend:
     def count(self, text: str) -> int:
         return token_bounds(text)[1]
 
-    def stream(self, messages, max_tokens=768, schema=None, on_thought=None) -> Iterator[str]:
+    def stream(
+        self, messages, max_tokens=768, schema=None, on_thought=None, temperature=0.0
+    ) -> Iterator[str]:
         check_room(messages, self.model, self.context, self.lang)
         body = {
             "model": self.model,
@@ -199,7 +204,7 @@ class OpenAiBackend:
             "stream": True,
             "stream_options": {"include_usage": True},
             "max_tokens": max_tokens,
-            "temperature": 0,
+            "temperature": temperature,
         }
         if schema:
             shape = {"name": "answer", "schema": schema, "strict": True}
@@ -326,11 +331,13 @@ class LlamaCppBackend:
     def count(self, text: str) -> int:
         return len(self.engine.tokenize(text))
 
-    def stream(self, messages, max_tokens=768, schema=None, on_thought=None) -> Iterator[str]:
+    def stream(
+        self, messages, max_tokens=768, schema=None, on_thought=None, temperature=0.0
+    ) -> Iterator[str]:
         try:
             pieces = []
             for piece in without_thoughts(
-                self.engine.chat(messages, max_tokens=max_tokens, schema=schema), on_thought
+                self.engine.chat(messages, max_tokens, temperature, schema), on_thought
             ):
                 pieces.append(piece)
                 yield piece

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kb.errors import UserError
-from ui import cli_conversations, cli_import, cli_library, cli_runs
+from ui import cli_conversations, cli_import, cli_library, cli_made, cli_review, cli_runs
 from ui.cli_library import Since, Source, filtered
 from ui.i18n import screen_lang
 
@@ -278,7 +278,8 @@ cli_runs.register(app)
 app.command()(cli_library.ingest)
 app.add_typer(cli_library.library_app, name="library")
 app.add_typer(cli_runs.run_app, name="run")
-app.add_typer(cli_import.data_app, name="data")  # the commands of cli_data, cli_made and cli_import
+DATA = (cli_made, cli_review, cli_import)  # each adds its commands to the one group of cli_data
+app.add_typer(DATA[0].data_app, name="data")
 app.add_typer(cli_conversations.conversations_app, name="conversations")
 app.add_typer(kb_app, name="kb")
 

@@ -330,6 +330,25 @@ STRINGS |= {  # the Data tab, and what `tunesmith data check` prints
         "{rows} longer rows are cut by {tokens} tokens in all",
         "{rows} 筆過長的資料共被截掉 {tokens} 個 token",
     ),
+    "data.no_writer": (
+        "no model answers; start Ollama, or name a .gguf file with --model",
+        "沒有模型可用；請啟動 Ollama，或用 --model 指定 .gguf 檔案",
+    ),
+    "data.proposed": ("{n} rows wait for you in {review}", "有 {n} 筆在 {review} 等你過目"),
+    "data.thrown.no_schema": ("{n} answers were no rows and were thrown away", "{n} 個回答不合格式，已丟棄"),
+    "data.thrown.near_duplicates": (
+        "{n} nearly repeated a row and were thrown away",
+        "{n} 筆和既有資料近似，已丟棄",
+    ),
+    "data.thrown.empty": ("{n} were empty", "{n} 筆是空的"),
+    "data.thrown.equal": ("{n} prompts had twice the same answer", "{n} 題的兩個回答相同"),
+    "data.status.waiting": ("waiting", "待審"),
+    "data.status.accepted": ("accepted", "已接受"),
+    "data.status.rejected": ("rejected", "已拒絕"),
+    "data.reviewed": (
+        "{waiting} waiting, {accepted} accepted, {rejected} rejected",
+        "待審 {waiting}、已接受 {accepted}、已拒絕 {rejected}",
+    ),
     "data.sizes": ("Labels", "標籤"),
 }
 

@@ -28,7 +28,7 @@ ANSWER_COLUMNS = ("completion", "response", "answer", "output")
 REASONING_COLUMNS = (
     "reasoning_content", "reasoning", "thinking", "complex_cot", "cot", "chain_of_thought", "thought", "推理", "思考",
 )  # fmt: skip
-EXTRA_COLUMNS = ("system", "tools", "history", "id", "idx", "qid", "index")
+EXTRA_COLUMNS = ("system", "tools", "history", "id", "idx", "qid", "index", "synthetic", "source_file")
 
 # What a row of each format is, for the error that lists them.
 FORMATS = {

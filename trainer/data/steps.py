@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import RunConfig, UserError
-from trainer.data import dividing, mix, near, scan
+from trainer.data import dividing, mix, near, review, scan
 from trainer.data.check import METHOD_OF_FORMAT, measured
 from trainer.data.convert import SHAPES, Row, convert, convert_rows
 from trainer.data.detect import Detected
@@ -185,5 +185,5 @@ def rendered(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
 
 STEPS: dict[str, Callable[[Path, dict[str, Any], Counter[str]], Rows]] = {
     "repair": repair, "dedupe": dedupe, "redact": redact, "convert": converted, "split": dividing.divide,
-    "drop": drop, "render": rendered, "sample": mix.sample, "balance": mix.balance, "relabel": mix.relabel, "merge": mix.merge,
+    "drop": drop, "add": review.add, "render": rendered, "sample": mix.sample, "balance": mix.balance, "relabel": mix.relabel, "merge": mix.merge,
 }  # fmt: skip
