@@ -18,7 +18,7 @@ import httpx
 
 from trainer.config import UserError
 
-AGENT = "Tunesmith/0.1 (fine-tuning data import; one person's machine)"
+AGENT = "Tunesmith/0.1 (import of training data)"
 RETRIED = {429, 500, 502, 503, 504}
 TRIES = 4
 LONGEST_WAIT = 60.0  # seconds that a server may ask to wait
@@ -132,20 +132,27 @@ class Guarded(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         name = request.url.host
-        address = public_address(name, request.url.port or (443 if request.url.scheme == "https" else 80))
+        addresses = public_addresses(name, request.url.port or (443 if request.url.scheme == "https" else 80))
         request.headers["Host"] = request.url.netloc.decode("ascii")
         request.extensions = {**request.extensions, "sni_hostname": request.url.raw_host.decode("ascii")}
-        request.url = request.url.copy_with(host=address)
         # One pool a name: two names on one address must not share a connection made for the other.
-        return self._hosts.setdefault(name, httpx.HTTPTransport()).handle_request(request)
+        pool = self._hosts.setdefault(name, httpx.HTTPTransport())
+        for address in addresses[:-1]:
+            try:
+                request.url = request.url.copy_with(host=address)
+                return pool.handle_request(request)
+            except httpx.ConnectError:  # a machine without IPv6, for one
+                continue
+        request.url = request.url.copy_with(host=addresses[-1])
+        return pool.handle_request(request)
 
     def close(self) -> None:
         for transport in self._hosts.values():
             transport.close()
 
 
-def public_address(name: str, port: int) -> str:
-    """The address to connect to. Raises UserError where any that the name has is not public."""
+def public_addresses(name: str, port: int) -> list[str]:
+    """The addresses to connect to. Raises UserError where any that the name has is not public."""
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -157,7 +164,7 @@ def public_address(name: str, port: int) -> str:
             f"{name}: {closed[0] if closed else 'no address'} is no public address; pages and endpoints of the own "
             f"network are read only with --set private=true"
         )
-    return addresses[0]
+    return list(dict.fromkeys(addresses))[:4]
 
 
 def is_public(address: str) -> bool:
@@ -175,7 +182,7 @@ def is_public(address: str) -> bool:
 def address_of(text: str) -> httpx.URL:
     """An address as a URL. Raises UserError for another scheme, a password or a key in it."""
     try:
-        url = httpx.URL(text.strip())
+        url = httpx.URL(text.strip() if len(text.split()) == 1 else "")
     except httpx.InvalidURL as error:
         raise UserError(f"{text[:80]!r}: not an address: {error}; give https://…") from None
     if url.scheme not in ("http", "https") or not url.host:

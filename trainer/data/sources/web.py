@@ -161,13 +161,16 @@ def _record(page: Page) -> dict[str, Any]:
 def _of_html(page: Page) -> dict[str, Any]:
     import trafilatura
 
-    found = trafilatura.bare_extraction(
-        page.body, url=str(page.url), with_metadata=True, include_comments=False, output_format="markdown", include_formatting=True
-    )  # fmt: skip
-    if found is None:
-        return {"text": ""}
-    extra = {"title": found.title, "date": found.date}
-    return {"text": found.text or "", **{name: value for name, value in extra.items() if value}}
+    text = trafilatura.extract(
+        page.body,
+        url=str(page.url),
+        output_format="markdown",
+        include_formatting=True,
+        include_comments=False,
+    )
+    told = trafilatura.extract_metadata(page.body, default_url=str(page.url)) if text else None
+    extra = {"title": told.title, "date": told.date} if told else {}
+    return {"text": text or "", **{name: value for name, value in extra.items() if value}}
 
 
 def _of_pdf(page: Page) -> str:
