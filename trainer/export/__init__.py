@@ -1,7 +1,8 @@
 """A trained run → a model to chat with: merge → GGUF → proof against transformers → Ollama.
 
 `export(folder, to="gguf")`, as a job of kind "export". All of it lands in RUN/export: merged/, model.gguf,
-base.gguf (the untrained base, to compare), parity.json, Modelfile, status.json. Stages that are done stay done.
+base.gguf (the untrained base, to compare), parity.json, Modelfile, status.json; adapter.gguf, model-q8_0.gguf and
+quantized.json, gptq/ or awq/ where asked for. Stages that are done stay done, so a killed export goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from trainer.config import RunConfig, UserError, write_atomic
 from trainer.runs import RunFolder
 
-TARGETS = ("merged", "gguf", "ollama")
+TARGETS = ("merged", "adapter", "gguf", "ollama", "gptq", "awq", "verify")
 
 
 def export(
@@ -27,10 +28,11 @@ def export(
     host: str | None = None,
     quantize: str | None = None,
 ) -> dict[str, Any]:
-    """Export a finished run. Returns what was made: {"merged", "gguf", "parity", "ollama"}, as far as asked.
+    """Export a finished run. Returns what was made: {"merged", "gguf", "parity", "ollama", …}, as far as asked.
 
-    to: "merged", "gguf" or "ollama". name: in Ollama, default task:version; host: of Ollama. quantize: q8_0,
-    q4_K_M or q4_K_S, made by Ollama. A model that fails the proof is kept, marked "ready": false in status.json
+    to: one of TARGETS; "verify" proves again what is exported, in llama.cpp and in Ollama where it is there. name:
+    in Ollama, default task:version; host: of Ollama. quantize: for "gguf" q8_0, with what it costs; for "ollama"
+    q8_0, q4_K_M or q4_K_S, made there. A model that fails the proof is kept, marked "ready": false in status.json
     and parity.json, and not handed to Ollama. Raises UserError.
     """
     if to not in TARGETS:
@@ -55,37 +57,99 @@ def _export(
 ) -> dict[str, Any]:
     from trainer.export.merge import merge
     from trainer.export.modelfile import model_name
-    from trainer.export.push import QUANTIZATIONS, check_name, server_at
+    from trainer.export.push import check_name, server_at, server_with
 
     server = None
-    if quantize and (to != "ollama" or quantize not in QUANTIZATIONS):
-        raise UserError(f"quantize {quantize!r}: with --to ollama, one of {', '.join(QUANTIZATIONS)}")
-    if to == "ollama":  # before an hour of work
+    _check_quantize(to, quantize)
+    if to in ("gptq", "awq"):
+        from trainer.export.gptq import check_gpu
+
+        check_gpu(to)
+    if to in ("ollama", "verify"):  # before an hour of work
         name = check_name(name or model_name(folder.id))
+    if to == "verify":
+        return {"parity": _prove(folder, server_with(host, name or ""), again=True)}
+    if to == "ollama":
         server = server_at(host)
     config = folder.config()
-    _check_disk(folder, config, to)
+    if to == "adapter":
+        return _write_adapter(folder, config)
+    _check_disk(folder, config, to, quantize)
     folder.set_status(stage="merge", step=0, total_steps=None)
     made: dict[str, Any] = {"merged": merge(folder)}
     if to == "merged":
+        from trainer.export.serving import vllm_command
+
+        made["vllm"] = vllm_command(folder, config)
+        print(f"serve it with: {made['vllm']}", flush=True)
         return made
+    if to in ("gptq", "awq"):
+        from trainer.export.gptq import quantize as quantized
+
+        return made | {to: quantized(folder, to)}
     made["gguf"] = _write_files(folder, config, made["merged"])
     made["parity"] = _prove(folder)
     settings = _write_modelfile(folder, config, made["merged"], made["gguf"])
+    if quantize and to == "gguf":
+        made["quantized"] = _quantize(folder)
     if server is not None:
         made["ollama"] = _hand_over(folder, server, name or "", made, settings, quantize)
     return made
 
 
-def _check_disk(folder: RunFolder, config: RunConfig, to: str) -> None:
+def _check_quantize(to: str, quantize: str | None) -> None:
+    from trainer.export.push import QUANTIZATIONS
+
+    allowed = {"ollama": QUANTIZATIONS, "gguf": ("q8_0",)}
+    if quantize and quantize not in allowed.get(to, ()):
+        raise UserError(
+            f"quantize {quantize!r}: with --to ollama one of {', '.join(QUANTIZATIONS)}, with --to gguf q8_0"
+        )
+
+
+def _write_adapter(folder: RunFolder, config: RunConfig) -> dict[str, Any]:
+    """adapter.gguf, and base.gguf to put it on."""
+    from trainer import base
+    from trainer.export.adapter import write_adapter
+    from trainer.export.gguf import write_gguf
+
+    out, base_path = folder.path / "export", base.locate(config, folder.path)
+    adapter = write_adapter(folder.path / "adapter", base_path, out / "adapter.gguf")
+    if not (out / "base.gguf").is_file():
+        _check_disk(folder, config, "adapter", None)
+        folder.set_status(stage="gguf", step=0, total_steps=None)
+        write_gguf(base_path, out / "base.gguf", progress=_reporter(folder, 1_000_000))
+    print(f"wrote {adapter} ({adapter.stat().st_size / 1e6:.1f} MB)", flush=True)
+    return {"adapter": adapter, "base": out / "base.gguf"}
+
+
+def _quantize(folder: RunFolder) -> dict[str, Any]:
+    from trainer.export.quantize import cost_of_q8_0
+
+    folder.set_status(stage="quantize", step=0, total_steps=None)
+    cost = cost_of_q8_0(folder, _reporter(folder, 1_000_000))
+    before, after = (cost["q8_0"]["perplexity"][when] for when in ("before", "after"))
+    print(f"q8_0: perplexity {before:.4g} before, {after:.4g} after", flush=True)
+    return cost
+
+
+def _check_disk(folder: RunFolder, config: RunConfig, to: str, quantize: str | None) -> None:
     """Before anything is written. Raises UserError with what is needed and what is free, in GB."""
     from trainer import base
 
     out = folder.path / "export"
     base_bytes = _weight_bytes(base.locate(config, folder.path))
-    needed = 0 if config.peft == "full" or (out / "merged").is_dir() else base_bytes
-    if to != "merged":
+    merges = config.peft != "full" and not (out / "merged").is_dir() and to != "adapter"
+    needed = base_bytes if merges else 0
+    if to == "adapter":
+        needed += base_bytes
+    elif to != "merged":
         needed += sum(base_bytes for file in ("model.gguf", "base.gguf") if not (out / file).is_file())
+    if quantize and to == "gguf" and not (out / "model-q8_0.gguf").is_file():
+        needed += base_bytes  # about half of it, for weights of 16 bits
+    for left in out.glob(".*.part"):  # of an export that was killed
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
     free = shutil.disk_usage(folder.path).free
     if needed * 1.05 > free:
         raise UserError(
@@ -117,13 +181,13 @@ def _write_files(folder: RunFolder, config: RunConfig, merged: Path) -> Path:
     return out / "model.gguf"
 
 
-def _prove(folder: RunFolder) -> dict[str, Any]:
+def _prove(folder: RunFolder, server: tuple[Any, str] | None = None, again: bool = False) -> dict[str, Any]:
     from trainer.export.parity import check
 
     path, gguf = folder.path / "export" / "parity.json", folder.path / "export" / "model.gguf"
     folder.set_status(stage="parity", step=0, total_steps=None)
-    if not path.is_file() or path.stat().st_mtime < gguf.stat().st_mtime:
-        check(folder, progress=_reporter(folder))
+    if again or not path.is_file() or path.stat().st_mtime < gguf.stat().st_mtime:
+        check(folder, progress=_reporter(folder), server=server)
     parity = json.loads(path.read_text(encoding="utf-8"))
     folder.set_status(ready=parity["ready"])
     said = "the same" if parity["ready"] else f"NOT the same. {parity['cause']['en']}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from trainer.export.rope import rope_of
 from trainer.export.header import read_header
+from trainer.export.rope import rope_of
 from trainer.export.vocabulary import read_json
 
 EXPLAINED = {
@@ -42,11 +42,27 @@ EXPLAINED = {
         "en": "Likely cause: the model is undecided, so that rounding turns its answers. Train it longer, or on more rows.",
         "zh-TW": "可能原因：模型猶豫不決，捨入誤差就會改變答案。請訓練更久或增加資料。",
     },
+    "quantized": {
+        "en": "Likely cause: the model on the server is quantized, which changes some answers. See whether its score "
+        "holds; if not, import it with q8_0 or without quantizing.",
+        "zh-TW": "可能原因：伺服器上的模型經過量化，部分答案會改變。請看分數是否維持；若沒有，請改用 q8_0 或不量化匯入。",
+    },
     "numbers": {
         "en": "Likely cause: the weights in the GGUF file are not those of the merged model. Export again.",
         "zh-TW": "可能原因：GGUF 檔中的權重與合併後的模型不同。請重新匯出。",
     },
 }
+PAGES = {
+    "template": "troubleshooting/export-talks-nonsense#template",
+    "bos": "troubleshooting/export-talks-nonsense#tell-apart",
+    "tokenizer": "troubleshooting/export-talks-nonsense#causes",
+    "rope": "troubleshooting/export-talks-nonsense#causes",
+    "dtype": "guides/inference-quantization#quality",
+    "quantized": "guides/inference-quantization#quality",
+    "stop": "troubleshooting/export-talks-nonsense#causes",
+    "near_tie": "troubleshooting/export-talks-nonsense#tell-apart",
+    "numbers": "troubleshooting/export-talks-nonsense#remedies",
+}  # kind → where the library says more
 
 
 def wrong_rope(merged: Path, gguf: Path) -> bool:

@@ -1,11 +1,12 @@
 """The process in which llama.cpp runs: loads one GGUF file and serves it on a Unix socket until its parent ends.
 
 Started by LlamaCpp as a script, so that it imports nothing of ours: python -P engine.py GGUF SOCKET N_CTX THREADS
-[rerank].
+OPTIONS, where OPTIONS is JSON: {"rerank": bool, "adapters": [paths], "thinking": true, false or null}.
 Says "ready" on standard output once the model is loaded; ends when standard input does. A process of its own
 because llama.cpp holds Python's lock while it loads, and aborts on some files: neither may stop the screen.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ import sys
 ERRORS = 1  # llama.cpp's log level
 
 
-def main(gguf: str, socket: str, n_ctx: int, threads: int, rerank: bool) -> None:
+def main(gguf: str, socket: str, n_ctx: int, threads: int, options: dict) -> None:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -32,7 +33,12 @@ def main(gguf: str, socket: str, n_ctx: int, threads: int, rerank: bool) -> None
         params.n_gpu_layers = 0
     if threads:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    if rerank:
+    if adapters := options["adapters"]:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in adapters]
+        params.lora_init_without_apply = True  # a request says which it wants
+    if options["thinking"] is not None:  # else llama.cpp guesses what the template is told
+        params.default_template_kwargs = {"enable_thinking": json.dumps(options["thinking"])}
+    if options["rerank"]:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
         params.n_batch = params.n_ubatch = n_ctx  # an encoder reads a pair whole or not at all
@@ -46,7 +52,7 @@ def main(gguf: str, socket: str, n_ctx: int, threads: int, rerank: bool) -> None
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:] == ["rerank"])
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), json.loads(sys.argv[5]))
     except RuntimeError as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(

@@ -44,8 +44,11 @@ class _Lie(Exception):
     """A length, type or offset that cannot be."""
 
 
-def read_header(path: Path) -> Header:
-    """Read and check the header of a GGUF file. Raises UserError in one line: what is wrong with which file."""
+def read_header(path: Path, kind: str = "model") -> Header:
+    """Read and check the header of a GGUF file that holds a "model" or an "adapter".
+
+    Raises UserError in one line: what is wrong with which file.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; `tunesmith export ID --to gguf` writes one")
@@ -55,7 +58,9 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         try:
             header = _parse(view, size)
-            _check_model(header)
+            _check_kind(header, kind)
+            if kind == "model":
+                _check_model(header)
         except (_Lie, struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: not a sound GGUF file: {error}; export or download it again") from None
     return header
@@ -156,13 +161,16 @@ def _tensors(cursor: _Cursor, count: int, metadata: dict[str, Any]) -> dict[str,
     return found
 
 
+def _check_kind(header: Header, kind: str) -> None:
+    if not header.architecture:
+        raise _Lie("it does not name its architecture (general.architecture)")
+    if (found := header.metadata.get("general.type", "model")) != kind:
+        raise _Lie(f"it holds a {found}, not a{'n' * (kind == 'adapter')} {kind}")
+
+
 def _check_model(header: Header) -> None:
     """The numbers that llama.cpp divides by or indexes with."""
     architecture = header.architecture
-    if not architecture:
-        raise _Lie("it does not name its architecture (general.architecture)")
-    if header.metadata.get("general.type", "model") != "model":
-        raise _Lie(f"it holds a {header.metadata['general.type']}, not a model")
     for key in ("block_count", "embedding_length", "attention.head_count"):
         value = header.metadata.get(f"{architecture}.{key}")
         if value is None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from trainer.config import UserError
 from trainer.export.header import read_header
+from trainer.export.vocabulary import thinking_default
 
 # Bytes under which a second thread waits more than it works. Measured with a 3 MB model on two cores that had
 # other work (load 9): 72 prompt and 8 answer tokens take 7 ms with one thread, 970 ms with two.
@@ -48,15 +49,24 @@ class LlamaCpp:
     n_ctx: tokens of prompt and answer together; cut to what the model was made for.
     threads: CPU threads; None is one for a small model and llama.cpp's own choice (all cores) for others.
     rerank: load a model that scores pairs, for `rerank` and nothing else.
+    adapters: GGUF files of LoRA adapters on this model, none of them on it until `use` says so.
     Safe to use from several threads: requests wait for each other in llama.cpp's own queue.
     Raises UserError for a file that is missing, not sound, or of a kind llama.cpp cannot run.
     """
 
     def __init__(
-        self, gguf: Path, n_ctx: int = 4096, threads: int | None = None, rerank: bool = False
+        self,
+        gguf: Path,
+        n_ctx: int = 4096,
+        threads: int | None = None,
+        rerank: bool = False,
+        adapters: Sequence[Path] = (),
     ) -> None:
         self.path = Path(gguf)
         header = read_header(self.path)
+        for adapter in adapters:
+            _check_adapter(Path(adapter), header.architecture)
+        self._scales = [0.0] * len(adapters)
         self.architecture = header.architecture
         self.context = min(n_ctx, header.context_length or n_ctx)
         self._closing = threading.Lock()
@@ -65,7 +75,9 @@ class LlamaCpp:
         self._socket = self._folder / "llama.sock"
         if threads is None:
             threads = 1 if self.path.stat().st_size < SMALL else 0
-        self._process = _start(self.path, self._socket, self.context, threads, rerank)
+        options = {"rerank": rerank, "adapters": [str(adapter) for adapter in adapters]}
+        options["thinking"] = thinking_default(header.metadata.get("tokenizer.chat_template"))
+        self._process = _start(self.path, self._socket, self.context, threads, options)
         self._finish = weakref.finalize(self, _end, self._process, self._folder)
         if self._process.stdout.readline() != b"ready\n":
             reason = self._why_it_ended()
@@ -73,6 +85,12 @@ class LlamaCpp:
             raise UserError(
                 f"{self.path}: llama.cpp cannot load it: {reason}; use another file, or export again"
             )
+
+    def use(self, scales: dict[int, float]) -> None:
+        """Put adapters on the model for what is asked from now on: index in `adapters` → scale; others are off."""
+        if unknown := set(scales) - set(range(len(self._scales))):
+            raise UserError(f"{self.path.name}: no adapter {min(unknown)}; it has {len(self._scales)}")
+        self._scales = [float(scales.get(index, 0.0)) for index in range(len(self._scales))]
 
     def chat(
         self,
@@ -87,7 +105,7 @@ class LlamaCpp:
         schema: a JSON schema that the answer must follow. Closing the iterator stops the model.
         Raises UserError when the messages do not fit in the context.
         """
-        request = _completion(self.render(messages), max_tokens, temperature, schema)
+        request = self._completion(self.render(messages), max_tokens, temperature, schema)
         request |= {"stream": True, "cache_prompt": True}
         with self._request("/completion", request) as response:
             for line in response:
@@ -124,7 +142,7 @@ class LlamaCpp:
 
         The prompt's cache is not reused, so that the same prompt gives the same numbers every time.
         """
-        request = _completion(prompt, max_tokens, temperature, schema) | {
+        request = self._completion(prompt, max_tokens, temperature, schema) | {
             "return_tokens": True,
             "n_probs": top,
         }
@@ -144,9 +162,21 @@ class LlamaCpp:
             "tokens"
         ]
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
-        """`messages` through the model's chat template, ready for its answer; without the BOS that is added later."""
-        return self._post("/apply-template", {"messages": list(messages)})["prompt"]
+    def render(
+        self,
+        messages: Sequence[dict[str, str]],
+        tools: list[dict[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> str:
+        """`messages` through the model's chat template, ready for its answer; without the BOS that is added later.
+
+        tools: in OpenAI's form. enable_thinking: what the template is told of it; None for nothing.
+        """
+        request: dict[str, Any] = {"messages": list(messages)}
+        request |= {"tools": tools} if tools else {}
+        if enable_thinking is not None:
+            request["chat_template_kwargs"] = {"enable_thinking": enable_thinking}
+        return self._post("/apply-template", request)["prompt"]
 
     def rerank(self, question: str, texts: Sequence[str]) -> list[float]:
         """How well each text answers the question, in the model's own scale (mostly a logit), in the texts' order.
@@ -173,6 +203,18 @@ class LlamaCpp:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _completion(
+        self, prompt: str | list[int], max_tokens: int, temperature: float, schema: dict | None
+    ) -> dict[str, Any]:
+        request: dict[str, Any] = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature}
+        request["cache_prompt"] = False
+        if self._scales:
+            request["lora"] = [{"id": index, "scale": scale} for index, scale in enumerate(self._scales)]
+        if schema is None:
+            return request
+        # a small model may otherwise fill its whole budget with the white space that JSON allows
+        return request | {"json_schema": schema | {"x-guidance": {"whitespace_flexible": False}}}
 
     def _post(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
         with self._request(path, request) as response:
@@ -224,23 +266,29 @@ class LlamaCpp:
         return f"{self.path.name}: llama.cpp refused the request: {' '.join(str(message).split())}"
 
 
-def _completion(
-    prompt: str | list[int], max_tokens: int, temperature: float, schema: dict | None
-) -> dict[str, Any]:
-    request = {"prompt": prompt, "n_predict": max_tokens, "temperature": temperature, "cache_prompt": False}
-    if schema is None:
-        return request
-    # a small model may otherwise fill its whole budget with the white space that JSON allows
-    return request | {"json_schema": schema | {"x-guidance": {"whitespace_flexible": False}}}
+def _check_adapter(path: Path, architecture: str) -> None:
+    header = read_header(path, "adapter")
+    if header.architecture != architecture:
+        raise UserError(
+            f"{path}: an adapter for {header.architecture}, not for {architecture}; use its own base"
+        )
 
 
 def _start(
-    gguf: Path, channel: Path, n_ctx: int, threads: int, rerank: bool = False
+    gguf: Path, channel: Path, n_ctx: int, threads: int, options: dict[str, Any]
 ) -> subprocess.Popen[bytes]:
     """engine.py for a file. It ends when its standard input does, so not later than this process."""
     engine = Path(__file__).with_name("engine.py")
-    command = [sys.executable, "-P", str(engine), str(gguf), str(channel), str(n_ctx), str(threads)]
-    command += ["rerank"] if rerank else []
+    command = [
+        sys.executable,
+        "-P",
+        str(engine),
+        str(gguf),
+        str(channel),
+        str(n_ctx),
+        str(threads),
+        json.dumps(options),
+    ]
     with (channel.parent / "stderr").open("wb") as errors:
         # a session of its own: Ctrl-C in a terminal is for us, who then end it
         return subprocess.Popen(

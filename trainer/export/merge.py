@@ -90,19 +90,10 @@ def _merge_adapter(folder: RunFolder, config: RunConfig, adapter: Path, out: Pat
     rows = _rows(folder, tokenizer)
     expected = [_logits(model, ids) for ids in rows]
     merged = model.merge_and_unload(safe_merge=True)
-    merged.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    for name in EXTRA:
-        if (base_path / name).is_file() and not (out / name).exists():
-            shutil.copy2(base_path / name, out / name)
+    _save(merged, tokenizer, base_path, out)
     del model, merged
     gc.collect()
-    loaded = load_model(out, dtype)
-    difference = max(
-        _difference(_logits(loaded, ids), logits) for ids, logits in zip(rows, expected, strict=True)
-    )
-    del loaded
-    gc.collect()
+    difference = _proven(out, dtype, rows, expected)
     if not difference <= TOLERANCE[dtype]:  # a NaN is a difference too
         raise UserError(_refusal(folder, adapter, difference, dtype, tied))
     report = {"method": config.peft, "base": config.base_model, "dtype": dtype, "torch": torch.__version__}
@@ -112,6 +103,73 @@ def _merge_adapter(folder: RunFolder, config: RunConfig, adapter: Path, out: Pat
             "trained on 4-bit weights, merged into the full-precision base: close to what was trained, not equal"
         )
     return report
+
+
+def combine(parts: list[tuple[RunFolder, float]], out: Path) -> dict[str, Any]:
+    """One model folder `out` of several runs' LoRA adapters on their common base, each times its weight.
+
+    Exact: the update of every projection is the weighted sum of the adapters' updates (PEFT's "cat"). Returns
+    what merge.json says of it. Raises UserError for runs that share no base or are not plain LoRA.
+    """
+    import torch
+    from peft import PeftModel
+
+    first, config = parts[0][0], parts[0][0].config()
+    for folder, _ in parts:
+        own = folder.config()
+        if own.peft not in ("lora", "qlora") or not (folder.path / "adapter").is_dir():
+            raise UserError(
+                f"{folder.id}: peft {own.peft} has no LoRA adapter to combine; choose lora or qlora runs"
+            )
+        if own.base_model != config.base_model:
+            raise UserError(
+                f"{folder.id}: its base is {own.base_model}, {first.id}'s {config.base_model}; use one base"
+            )
+    base_path = base.locate(config, first.path)
+    tokenizer = base.load_tokenizer(first.path / "adapter")
+    model = load_model(base_path, stored_dtype(base_path))
+    dtype = str(model.dtype).removeprefix("torch.")
+    names = [f"part{index}" for index in range(len(parts))]
+    model = PeftModel.from_pretrained(model, first.path / "adapter", adapter_name=names[0])
+    for name, (folder, _) in zip(names[1:], parts[1:], strict=True):
+        model.load_adapter(folder.path / "adapter", adapter_name=name)
+    model.add_weighted_adapter(names, [weight for _, weight in parts], "sum", combination_type="cat")
+    model.set_adapter("sum")
+    rows = _rows(first, tokenizer)
+    expected = [_logits(model.eval(), ids) for ids in rows]
+    merged = model.merge_and_unload(safe_merge=True, adapter_names=["sum"])
+    with assembled(out) as building:
+        _save(merged, tokenizer, base_path, building)
+        del model, merged
+        gc.collect()
+        difference = _proven(building, dtype, rows, expected)
+        if not difference <= TOLERANCE[dtype]:
+            raise UserError(_refusal(first, first.path / "adapter", difference, dtype, False))
+    report = {"method": "combined", "base": config.base_model, "dtype": dtype, "torch": torch.__version__}
+    report["parts"] = {folder.id: weight for folder, weight in parts}
+    report |= {"logit_difference": difference, "tolerance": TOLERANCE[dtype], "rows": len(rows)}
+    write_atomic(out.with_name(f"{out.name}.merge.json"), json.dumps(report, indent=1))
+    return report
+
+
+def _save(merged: Any, tokenizer: Any, base_path: Path, out: Path) -> None:
+    """Weights, the tokenizer with the training template, and the base's generation settings."""
+    merged.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    for name in EXTRA:
+        if (base_path / name).is_file() and not (out / name).exists():
+            shutil.copy2(base_path / name, out / name)
+
+
+def _proven(out: Path, dtype: str, rows: list[list[int]], expected: list[Any]) -> float:
+    """The largest difference between the logits of the saved model and the expected ones."""
+    loaded = load_model(out, dtype)
+    difference = max(
+        _difference(_logits(loaded, ids), logits) for ids, logits in zip(rows, expected, strict=True)
+    )
+    del loaded
+    gc.collect()
+    return difference
 
 
 def _refusal(folder: RunFolder, adapter: Path, difference: float, dtype: str, tied: bool) -> str:

@@ -124,12 +124,20 @@ class Ollama:
         if not done:
             raise OllamaError(self._say("broken", why="no end of stream"))
 
-    def render(self, model: str, messages: list[dict[str, str]]) -> str | None:
+    def render(
+        self,
+        model: str,
+        messages: list[dict[str, str]],
+        tools: list[dict[str, Any]] | None = None,
+        enable_thinking: bool | None = None,
+    ) -> str | None:
         """The prompt text that Ollama makes of these messages; None where the server cannot tell.
 
         Uses `_debug_render_only`, an undocumented field (server 0.12 and later).
         """
         body = {"model": model, "messages": messages, "stream": False, "_debug_render_only": True}
+        extra = {"tools": tools, "think": enable_thinking}
+        body |= {key: value for key, value in extra.items() if value is not None}
         body["options"] = {"num_predict": 1}  # a server that ignores the field answers: keep that short
         return (self._json("POST", "/api/chat", body).get("_debug_info") or {}).get("rendered_template")
 

@@ -1,14 +1,12 @@
-"""The proof that an exported model is the trained one: llama.cpp beside transformers on the run's test rows.
+"""The proof that an exported model is the trained one: llama.cpp, and Ollama where it answers, beside transformers.
 
-`check(folder)` compares RUN/export/model.gguf with RUN/export/merged: the prompt as each renders and splits
-it, then every greedy token. One forward pass a row judges all of llama.cpp's tokens: they are the greedy ones
-exactly when each is the likeliest after those before it. Writes RUN/export/parity.json. Needs torch.
+`check(folder)` compares RUN/export/model.gguf with RUN/export/merged in four steps (steps.py): rendered prompts,
+tokens of texts, greedy answers to the run's test rows, the task's score. Writes RUN/export/parity.json. Needs torch.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
 from collections import Counter
@@ -22,42 +20,36 @@ from trainer.config import UserError, write_atomic
 from trainer.data.stage import thaw
 from trainer.evaluate import as_label
 from trainer.export.causes import EXPLAINED, cause_of, wrong_rope
-from trainer.export.llamacpp import Generation, LlamaCpp
+from trainer.export.judge import Case, Written, judge, stops_of
+from trainer.export.llamacpp import LlamaCpp
 from trainer.export.merge import load_model, stored_dtype
+from trainer.export.served import ollama_steps
+from trainer.export.steps import (
+    READY,
+    SHOWN,
+    Sides,
+    Step,
+    as_dicts,
+    expected_prompts,
+    prompts_step,
+    right,
+    score_step,
+    skipped,
+    split,
+    tokens_step,
+)
 from trainer.generate import answer_room, answers
 from trainer.runs import RunFolder
 
-READY = 0.98  # share of rows that must agree
 TOKENS = 32  # compared of an answer that is no label
+SCORED, LONG = 50, 256  # rows and tokens of answers that are longer, for the score
 # Logit gap (nats) under which two tokens are a near tie, and median |difference| of log probabilities that is
 # still rounding. Measured, against float32 on the CPU: f32 and f16 files 1e-5 to 2e-4, bf16 files 8e-5 to 1.4e-3
 # (llama.cpp rounds activations too), a rope base wrong by half 6e-3 to 9e-3, by a factor of 100 .03 to .08. The
 # wider bounds are for references computed on a GPU in the weights' own precision; those were not measured.
 NEAR_TIE = {"float32": 0.1, "bfloat16": 0.5, "float16": 0.2}
 ROUNDING = {"float32": 0.01, "bfloat16": 0.1, "float16": 0.02}
-SHOWN = 10  # differences kept in parity.json
-
-
-@dataclass
-class Case:
-    """One row's prompt as transformers sees it. `row` is its index in its file; `chat` is None for raw text.
-
-    `text` is without the BOS at its start, which llama.cpp adds as a token.
-    """
-
-    row: int
-    chat: list[dict[str, str]] | None
-    text: str
-    ids: list[int]
-
-
-@dataclass
-class Written:
-    """What llama.cpp makes of a case."""
-
-    text: str  # the prompt, rendered by llama.cpp
-    ids: list[int]
-    answer: Generation
+ENGINE = "llama.cpp"
 
 
 @dataclass
@@ -66,7 +58,7 @@ class Parity:
 
     same: rows with the same label, or else the same greedy tokens (near ties count as the same and are
     numbered in near_ties); prompts_same: rows whose prompt has the same tokens; logprob_difference: median over
-    tokens, in nats; differences: the first few, located.
+    tokens, in nats; differences: the first few, located; steps: as in steps.py, of every engine.
     """
 
     rows: int
@@ -82,29 +74,31 @@ class Parity:
     split: str
     seconds: float
     differences: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
 
 
-def check(folder: RunFolder, rows: int = 100, progress: Callable[[int, int], None] | None = None) -> Parity:
+def check(
+    folder: RunFolder,
+    rows: int = 100,
+    progress: Callable[[int, int], None] | None = None,
+    server: tuple[Any, str] | None = None,
+) -> Parity:
     """Compare the exported model with the merged one on up to `rows` test rows; writes RUN/export/parity.json.
 
-    progress(rows done, rows in all, counted twice: once in llama.cpp, once in transformers). Raises UserError
-    when one of the two models, or the frozen rows, are not there.
+    progress(rows done, rows in all, counted twice: once in llama.cpp, once in transformers). server: an Ollama and
+    the name of the run's model there, which is then compared as well. Raises UserError when one of the two models,
+    or the frozen rows, are not there.
     """
     began = time.monotonic()
     merged, gguf = folder.path / "export" / "merged", folder.path / "export" / "model.gguf"
     if not merged.is_dir():
         raise UserError(f"{merged}: no such folder; run `tunesmith export {folder.id} --to gguf`")
-    config = folder.config()
-    tokenizer = base.load_tokenizer(merged)
-    split, chosen, labels = _rows(folder, rows)
-    bos = tokenizer.bos_token or ""
-    cases = [_case(index, row, tokenizer) for index, row in enumerate(chosen)]
-    room = answer_room(tokenizer, labels) if labels else min(config.max_new_tokens, TOKENS)
+    split_name, chosen, labels = rows_of(folder, rows)
+    sides = sides_of(folder, merged, rows)
+    cases, tokenizer = sides.cases, sides.tokenizer
     tell = progress or (lambda done, total: None)
-    written = _run_llama_cpp(
-        gguf, cases, bos, room, config.threads or None, lambda n: tell(n, 2 * len(cases))
-    )
-    device = base.device_of(config)
+    written, found_steps = _run_llama_cpp(gguf, sides, lambda n: tell(n, 2 * len(cases)))
+    device = base.device_of(sides.config)
     # Weights in float32 are the same weights; only a GPU, short of memory, computes in their own precision.
     dtype = "float32" if device == "cpu" else stored_dtype(merged)
     model = load_model(merged, dtype).to(device)
@@ -113,143 +107,112 @@ def check(folder: RunFolder, rows: int = 100, progress: Callable[[int, int], Non
     for case, found in zip(cases, written, strict=True):
         judged.append(judge(model, case, found, stops, NEAR_TIE[dtype]))
         tell(len(cases) + len(judged), 2 * len(cases))
-    _compare_outputs(judged, cases, written, chosen, model, tokenizer, room, labels)
+    _compare_outputs(judged, sides, written, chosen, model)
     parity = _verdict(judged, merged, gguf, "labels" if labels else "tokens", ROUNDING[dtype])
-    parity.split, parity.seconds = split, round(time.monotonic() - began, 2)
+    found_steps += [_greedy_step(parity), _score(sides, written, gguf, model, chosen, parity.kind)]
+    if server is not None:
+        found_steps += ollama_steps(*server, sides, texts_of(written, tokenizer))
+    _conclude(parity, found_steps)
+    parity.split, parity.seconds = split_name, round(time.monotonic() - began, 2)
     write_atomic(
         folder.path / "export" / "parity.json", json.dumps(asdict(parity), ensure_ascii=False, indent=1)
     )
     return parity
 
 
-def _rows(folder: RunFolder, count: int) -> tuple[str, list[dict[str, Any]], list[str] | None]:
+def rows_of(folder: RunFolder, count: int) -> tuple[str, list[dict[str, Any]], list[str] | None]:
     """(split, rows, labels): of the test split, or else of those the run has."""
     staged = thaw(folder.path / "data")
     if staged is None:
         raise UserError(f"{folder.id}: has no frozen rows; train the run first")
-    for split in ("test", "eval", "train"):
-        if rows := getattr(staged.splits, split)[:count]:
+    for name in ("test", "eval", "train"):
+        if rows := getattr(staged.splits, name)[:count]:
             labels = staged.card["labels"] if "completion" in rows[0] and "label" not in rows[0] else None
-            return split, rows, labels
+            return name, rows, labels
     raise UserError(f"{folder.id}: its data/ holds no rows; train the run again")
+
+
+def sides_of(folder: RunFolder, merged: Path, count: int) -> Sides:
+    """What both sides are asked: up to `count` rows of the run, as the model of `merged` was trained to see them."""
+    config, tokenizer = folder.config(), base.load_tokenizer(merged)
+    _, rows, labels = rows_of(folder, count)
+    return Sides(
+        tokenizer=tokenizer,
+        config=config,
+        cases=[_case(index, row, tokenizer) for index, row in enumerate(rows)],
+        expected=[],
+        gold=[_gold(row) for row in rows],
+        labels=labels,
+        room=answer_room(tokenizer, labels) if labels else min(config.max_new_tokens, TOKENS),
+        with_tools=any(row.get("tools") for row in rows),
+    )
 
 
 def _case(index: int, row: dict[str, Any], tokenizer: Any) -> Case:
     if "text" in row:
         text = row["text"][: max(1, len(row["text"]) // 2)]
         return Case(index, None, text, tokenizer(text, verbose=False)["input_ids"])
-    # Tools are left out on both sides: llama.cpp rewrites their description, which is no fault of the export.
-    options = {"add_generation_prompt": True}
-    text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, **options)
-    ids = tokenizer.apply_chat_template(row["prompt"], tokenize=True, return_dict=True, **options)[
-        "input_ids"
-    ]
-    return Case(index, row["prompt"], text.removeprefix(tokenizer.bos_token or ""), ids)
+    # Tools are left out on both sides: they have a conversation of their own in the first step.
+    text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    return Case(index, row["prompt"], *split(tokenizer, text))
 
 
-def _run_llama_cpp(
-    gguf: Path, cases: list[Case], bos: str, room: int, threads: int | None, tell: Callable[[int], None]
-) -> list[Written]:
-    """llama.cpp's own prompts and answers, as a person who chats gets them."""
-    longest = max(len(case.ids) for case in cases)
-    found = []
-    with LlamaCpp(gguf, n_ctx=longest + room + 64, threads=threads) as engine:  # 64: its prompt may be longer
-        for case in cases:
+def _gold(row: dict[str, Any]) -> str | None:
+    return row["completion"][-1]["content"].strip() if row.get("completion") and "label" not in row else None
+
+
+def _run_llama_cpp(gguf: Path, sides: Sides, tell: Callable[[int], None]) -> tuple[list[Written], list[Step]]:
+    """llama.cpp's own prompts and answers, as a person who chats gets them; the first two steps."""
+    bos = sides.tokenizer.bos_token or ""
+    expected = expected_prompts(sides.tokenizer)
+    longest = max(len(case.ids) for case in [*sides.cases, *(case for _, case, _ in expected)])
+    found: list[Written] = []
+    # 64: its prompt may be longer
+    context = longest + sides.room + 64
+    with LlamaCpp(gguf, n_ctx=context, threads=sides.config.threads or None) as engine:
+
+        def rendered(case: Case, options: dict[str, Any]) -> tuple[str, list[int]]:
+            text = engine.render(case.chat, **options)
+            return text.removeprefix(bos), engine.tokenize(text)
+
+        steps = [
+            prompts_step(ENGINE, expected, rendered, sides.with_tools),
+            tokens_step(ENGINE, sides.tokenizer, engine.tokenize),
+        ]
+        for case in sides.cases:
             text = case.text if case.chat is None else engine.render(case.chat)
             ids = engine.tokenize(text)
-            answer = engine.generate(ids, max_tokens=room, top=1)
+            answer = engine.generate(ids, max_tokens=sides.room, top=1)
             found.append(Written(text.removeprefix(bos), ids, answer))
             tell(len(found))
-    return found
+    return found, steps
 
 
-def stops_of(model: Any, tokenizer: Any) -> set[int]:
-    """Tokens after which transformers stops."""
-    listed = model.generation_config.eos_token_id
-    listed = listed if isinstance(listed, list) else [listed]
-    return {token for token in [*listed, tokenizer.eos_token_id] if token is not None}
-
-
-def judge(model: Any, case: Case, found: Written, stops: set[int], near_tie: float) -> dict[str, Any]:
-    """Hold llama.cpp's prompt and tokens against transformers: {row, prompt, step, kind, gap, logprobs, …}.
-
-    prompt: None or how the prompts differ; step: index of the first token that is not transformers' own, None
-    when all are; kind: "near_tie", "stop" or "numbers"; gap: by how many nats llama.cpp's token is the less
-    likely one; logprobs: |differences| of the chosen tokens' log probabilities, up to that step.
-    """
-    import torch
-
-    tokens = [*found.answer.tokens]
-    if found.answer.stopped == "eos" and tokens and tokens[-1] in stops:
-        tokens.pop()
-    with torch.inference_mode():
-        ids = torch.tensor([case.ids + tokens], device=model.device)
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(tokens) + 1).logits[0].float()
-    best = logits.argmax(-1).tolist()
-    verdict: dict[str, Any] = {"row": case.row, "prompt": _prompt_difference(case, found), "step": None}
-    for step, token in enumerate(tokens):
-        if best[step] != token:
-            gap = float(logits[step, best[step]] - logits[step, token])
-            verdict |= {"step": step, "gap": gap, "kind": "near_tie" if gap < near_tie else "numbers"}
-            verdict |= {"expected_token": best[step], "found_token": token}
-            break
-        if token in stops:
-            verdict |= {
-                "step": step,
-                "kind": "stop",
-                "gap": 0.0,
-                "expected_token": token,
-                "found_token": token,
-            }
-            break
-    else:
-        if found.answer.stopped == "eos" and best[-1] not in stops:
-            gap = float(logits[-1, best[-1]] - logits[-1, list(stops)].max())
-            verdict |= {"step": len(tokens), "gap": gap, "kind": "near_tie" if gap < near_tie else "stop"}
-    agreed = len(tokens) if verdict["step"] is None else verdict["step"]
-    logprobs = logits.log_softmax(-1)
-    verdict["logprobs"] = [
-        abs(float(logprobs[step, tokens[step]]) - top[0][1])
-        for step, top in enumerate(found.answer.top[:agreed])
-        if top and top[0][0] == tokens[step] and math.isfinite(top[0][1])
-    ]
-    return verdict
-
-
-def _prompt_difference(case: Case, found: Written) -> dict[str, Any] | None:
-    """Where the prompts part: by BOS alone, by the text (template), or by how equal text is split (tokenizer)."""
-    if found.ids == case.ids:
-        return None
-    if found.ids[1:] == case.ids or case.ids[1:] == found.ids:
-        return {"kind": "bos", "at": 0}
-    if (expected := case.text) != (text := found.text):
-        at = next((i for i, (a, b) in enumerate(zip(expected, text, strict=False)) if a != b), None)
-        at = min(len(expected), len(text)) if at is None else at
-        return {"kind": "template", "at": at, "expected": expected[at : at + 40], "found": text[at : at + 40]}
-    at = next((i for i, (a, b) in enumerate(zip(case.ids, found.ids, strict=False)) if a != b), 0)
-    return {"kind": "tokenizer", "at": at, "expected": case.ids[at : at + 5], "found": found.ids[at : at + 5]}
+def texts_of(written: list[Written], tokenizer: Any) -> list[str]:
+    """The answers as a person reads them."""
+    return [tokenizer.decode(one.answer.tokens, skip_special_tokens=True).strip() for one in written]
 
 
 def _compare_outputs(
-    judged: list[dict[str, Any]], cases: list[Case], written: list[Written], rows: list[dict[str, Any]],
-    model: Any, tokenizer: Any, room: int, labels: list[str] | None,
-) -> None:  # fmt: skip
-    """Set `same` of every verdict. Only rows whose tokens differ need transformers to write its own answer."""
+    judged: list[dict[str, Any]], sides: Sides, written: list[Written], rows: list[dict[str, Any]], model: Any
+) -> None:
+    """Set `same` of every verdict and sides.expected. Only rows that differ need transformers to write an answer."""
     differing = [i for i, verdict in enumerate(judged) if verdict["step"] is not None]
-    chats = [i for i in differing if cases[i].chat is not None]
+    chats = [i for i in differing if sides.cases[i].chat is not None]
     expected = (
-        dict(zip(chats, answers(model, tokenizer, [rows[i] for i in chats], room), strict=True))
+        dict(zip(chats, answers(model, sides.tokenizer, [rows[i] for i in chats], sides.room), strict=True))
         if chats
         else {}
     )
-    for index, verdict in enumerate(judged):
+    for index, text in enumerate(texts_of(written, sides.tokenizer)):
+        verdict = judged[index]
         verdict["same"] = verdict["step"] is None or verdict["kind"] == "near_tie"
+        sides.expected.append(expected.get(index, text))
         if index not in differing:
             continue
-        text = tokenizer.decode(written[index].answer.tokens, skip_special_tokens=True).strip()
         verdict |= {"expected": expected.get(index), "found": text}
-        if labels:
-            verdict["same"] = as_label(text, labels) == as_label(expected[index], labels)
+        if sides.labels:
+            verdict["same"] = as_label(text, sides.labels) == as_label(expected[index], sides.labels)
 
 
 def _verdict(
@@ -272,3 +235,41 @@ def _verdict(
         compared=compared, split="", seconds=0.0,
         differences=[verdict for verdict in judged if verdict["step"] is not None or verdict["prompt"]][:SHOWN],
     )  # fmt: skip
+
+
+def _greedy_step(parity: Parity) -> Step:
+    step = Step("greedy", ENGINE, compared=parity.rows, same=parity.same)
+    step.values = {"near_ties": parity.near_ties, "logprob_difference": parity.logprob_difference}
+    step.differences = [one for one in parity.differences if one["step"] is not None]
+    step.state = "ok" if parity.ready else "failed"
+    return step.named(parity.kind)
+
+
+def _score(
+    sides: Sides, written: list[Written], gguf: Path, model: Any,
+    rows: list[dict[str, Any]], kind: str | None,
+) -> Step:  # fmt: skip
+    if None in sides.gold:
+        return skipped(
+            "score", ENGINE, "these rows have no single right answer, so only probabilities measure them",
+            "這些資料沒有唯一正解，只能以機率衡量",
+        )  # fmt: skip
+    if sides.labels or sides.config.max_new_tokens <= sides.room:
+        found = texts_of(written, sides.tokenizer)
+        expected = sides.expected
+    else:
+        cases, room = sides.cases[:SCORED], min(sides.config.max_new_tokens, LONG)
+        context = max(len(case.ids) for case in cases) + room + 8
+        with LlamaCpp(gguf, n_ctx=context, threads=sides.config.threads or None) as engine:
+            found = [engine.generate(case.ids, max_tokens=room).text.strip() for case in cases]
+        expected = answers(model, sides.tokenizer, rows[: len(cases)], room)
+    metric = "accuracy" if sides.labels else "exact_match"
+    return score_step(ENGINE, metric, right(found, sides), right(expected, sides), kind)
+
+
+def _conclude(parity: Parity, steps: list[Step]) -> None:
+    """The verdict of all steps in llama.cpp: the first that failed names the cause."""
+    failed = [step for step in steps if step.engine == ENGINE and step.state == "failed"]
+    if failed and (parity.ready or failed[0].step in ("prompts", "tokens")):
+        parity.ready, parity.kind, parity.cause = False, failed[0].kind, failed[0].cause
+    parity.steps = as_dicts(steps)

@@ -27,6 +27,15 @@ def server_at(host: str | None) -> Ollama:
     return server
 
 
+def server_with(host: str | None, name: str) -> tuple[Ollama, str] | None:
+    """The server at `host` and the name, if one answers and holds such a model; None otherwise."""
+    server = Ollama(host or "")
+    if server.version() is None:
+        return None
+    wanted = name if ":" in name else f"{name}:latest"
+    return (server, name) if wanted in (model.get("name") for model in server.models()) else None
+
+
 def check_name(name: str) -> str:
     """The name, if Ollama admits it. Raises UserError."""
     if not NAME.fullmatch(name):

@@ -254,16 +254,35 @@ def chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     return GENERATION_TAG.sub(lambda m: f"{{%{m[1]} {'endif' if m[2] else 'if true'} {m[3]}%}}", template)
 
 
-def _rendered(template: str, bos: str) -> str:
+def thinking_default(template: str | None) -> bool | None:
+    """What `enable_thinking` must be for a prompt as transformers renders it when nobody says; None: no matter.
+
+    llama.cpp always tells the template true or false, by its own guess of what the model can; transformers
+    leaves it undefined, and templates differ in what they make of that.
+    """
+    if not template or "enable_thinking" not in template:
+        return None
+    plain = _rendered(template, "")
+    return next((v for v in (True, False) if _rendered(template, "", enable_thinking=v) == plain), None)
+
+
+def _rendered(template: str, bos: str, **options: Any) -> str:
     """A short chat through the template: llama.cpp adds one BOS to a prompt that has none, or does not."""
     from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     messages = [{"role": "user", "content": "a"}]
     try:
         return environment.from_string(template).render(
-            messages=messages, bos_token=bos, eos_token="", add_generation_prompt=True, raise_exception=str
+            messages=messages,
+            bos_token=bos,
+            eos_token="",
+            add_generation_prompt=True,
+            raise_exception=str,
+            **options,
         )
     except TemplateError:
         return bos if bos and (bos in template or "bos_token" in template) else ""

@@ -103,8 +103,8 @@ def test_too_little_disk_is_told_before_anything_is_written(finished, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"to": "hub"}, "choose one of merged, gguf, ollama"),
-        ({"to": "gguf", "quantize": "q4_K_M"}, "with --to ollama"),
+        ({"to": "hub"}, "choose one of merged, adapter, gguf, ollama"),
+        ({"to": "gguf", "quantize": "q4_K_M"}, "with --to gguf q8_0"),
         ({"to": "ollama", "quantize": "q2_K"}, "one of q8_0, q4_K_M, q4_K_S"),
         ({"to": "ollama", "name": "評論:v1"}, "ASCII letters"),
         ({"to": "ollama", "host": "http://127.0.0.1:9"}, "does not answer; start it"),
@@ -115,6 +115,60 @@ def test_what_cannot_be_done_is_told_before_the_work(arguments, said, finished):
     with pytest.raises(UserError, match=said):
         export(folder, **arguments)
     assert not (folder.path / "export" / "merged").exists()
+
+
+def test_a_killed_export_goes_on_where_it_was(finished):
+    """kill -9 in the middle of a file: what was done stays, what was half done is removed and made again."""
+    import multiprocessing
+    import os
+    import signal
+
+    folder = finished()
+
+    def work():
+        from trainer.export import weights
+
+        whole, count = weights.pieces, iter(range(99))
+
+        def dying(tensor):
+            if next(count) == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return whole(tensor)
+
+        import trainer.export.gguf as writer
+
+        writer.pieces = dying
+        export(folder)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    out = folder.path / "export"
+    assert len(list(out.glob(".model.gguf.*.part"))) == 1 and not (out / "model.gguf").exists()
+    merged = (out / "merged").stat().st_mtime_ns
+    (out / ".merged.part").mkdir()
+    assert export(folder)["parity"]["ready"] is True
+    assert (out / "merged").stat().st_mtime_ns == merged
+    assert list(out.glob(".*.part")) == []
+
+
+def test_merged_names_the_command_that_serves_it(finished):
+    folder = finished(max_length=200)
+    command = export(folder, to="merged")["vllm"]
+    assert command.startswith(f"vllm serve {folder.path}/export/merged --served-model-name reviews:v1 ")
+    assert "--max-model-len 512" in command and "--host 127.0.0.1" in command
+
+
+def test_adapters_are_served_beside_their_base(adapted, tiny_base):
+    from trainer.export.serving import vllm_adapter_command
+
+    folder = adapted()
+    made = export(folder, to="adapter")
+    assert {path.name for path in (made["adapter"], made["base"])} == {"adapter.gguf", "base.gguf"}
+    assert names(folder) == {"adapter.gguf", "base.gguf", "status.json"}
+    command = vllm_adapter_command(str(tiny_base), [folder], folder.config())
+    assert f"--lora-modules reviews:v1={folder.path}/adapter" in command and "--max-lora-rank 16" in command
 
 
 class Server:
