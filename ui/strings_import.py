@@ -10,7 +10,7 @@ IMPORT: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
         "檔案、資料夾、hf:作者/名稱、sql:SELECT …、rest:https://…、web:https://…",
     ),
     "import.settings": ("Options, one a line: paging=cursor", "選項，一行一個：paging=cursor"),
-    "import.limit": ("Rows at most", "最多幾筆"),
+    "import.limit": ("Rows at most (0: all)", "最多幾筆（0 為全部）"),
     "import.task": ("Into the data of this task", "放進哪個任務的資料"),
     "import.uploads": ("none: keep it with the uploads", "不放進任務，和上傳的檔案放在一起"),
     "import.look": ("Look at its columns", "看看有哪些欄位"),

@@ -201,3 +201,28 @@ def test_a_file_that_is_not_there_takes_the_last_ones_findings_off_the_page(page
     page.wait_for_selector(".error:visible")
     page.wait_for_selector("#room-plan", state="hidden")
     assert page.locator(".error:visible").bounding_box()["y"] < 300, "the error is out of sight"
+
+
+def test_rows_are_brought_in_with_their_columns_named_by_hand(page, address, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_text(
+        "ID,Frage,Antwort\n" + "".join(f"{n},Was ist {n}?,Das ist {n}.\n" for n in range(9)), "utf-8"
+    )
+    page.goto(f"{address}/zh-TW/?tab=data")
+    page.click("#import >> text=從別處匯入資料")
+    page.fill("#import-source textarea", str(source))
+    page.click("#import-look")
+    page.wait_for_selector("text=Frage（0.80）")
+    assert page.input_value("#import-column-1 input") == "prompt"
+    for column, role in ((1, "instruction"), (2, "output")):
+        page.click(f"#import-column-{column} input")
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type(role)
+        page.keyboard.press("Enter")
+    page.click("#import-go")
+    page.wait_for_selector("#import-told >> text=alpaca")
+    assert "讀取 9 筆，寫入 9 筆，其中 9 筆可以訓練" in page.inner_text("#import-told")
+    page.wait_for_selector(".checked >> text=alpaca")
+    page.fill("#import-source textarea", "http://169.254.169.254/x")
+    page.click("#import-look")
+    page.wait_for_selector("#import .error:visible")

@@ -12,6 +12,7 @@ from kb.errors import UserError
 from ui import render, render_data
 from ui.context import Context
 from ui.i18n import Translate
+from ui.tabs import data_import
 from ui.tabs.plan import base_models, data_path
 
 PREVIEWED = 3
@@ -44,6 +45,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             )  # fmt: skip
             page.preview = gr.Button(t("data.preview"), visible=False, elem_id="room-preview")
             page.plan = gr.Button(t("data.plan"), visible=False, elem_id="room-plan")
+            page.bring = data_import.build(context, lang, t)
         with gr.Column(scale=7, min_width=420):
             page.error = gr.HTML()  # at the top: below the buttons it would be out of sight
             page.made = gr.HTML()
@@ -85,6 +87,11 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
     inputs = [page.file, page.path, page.against]
     page.check.click(check, inputs, shown, concurrency_limit=1)
     page.file.upload(check, inputs, shown, concurrency_limit=1)
+
+    def brought(made: str, against: str):
+        return look(Path(made), against) if made else [gr.skip()] * len(shown)
+
+    data_import.connect(context, lang, t, page.bring).then(brought, [page.bring.made, page.against], shown)
 
     def fix(name: str, current: str, against: str):
         try:
