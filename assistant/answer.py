@@ -17,6 +17,7 @@ from assistant.backends import say
 from assistant.followup import carried_over, names
 from assistant.llm import Backend, BackendError, Settings, check, pick
 from assistant.markers import Cited
+from assistant.passages import widened
 from assistant.retrieve import search
 from assistant.terms import content, gist, squeezed
 from assistant.types import Answer, Citation, Hit
@@ -99,7 +100,7 @@ def _answer(
             alone = _rewritten(backend, question, history, lang) or alone
             hits = found(index, alone, lang, most)
         hits, fault = _reread(alone, hits, settings)
-        for part in _modelled(backend, alone, hits, lang):
+        for part in _modelled(backend, alone, widened(index, hits, HITS), lang):
             yield _with(fault, part)
     except BackendError as error:
         # nothing had arrived; who asked for this model hears why, who left it open gets the quotes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from assistant.citations import MARKERS, SUPPORTED, Support, is_claim, sentence_end, support
+from assistant.citations import MARKERS, SUPPORTED, Support, is_claim, plain, sentence_end, support
 from assistant.sanitize import Safe
 from assistant.types import Citation, Hit
 
@@ -167,7 +167,7 @@ class Cited:
         return lead + put_markers(body, sorted(set(marks)))
 
     def _number(self, index: int, found: Support) -> int:
-        hit = self.passages[index]
+        hit = _section(self.passages[index], found.quote)
         key = (hit.id, found.quote, found.score >= SUPPORTED)
         if key not in self._numbers:
             self._numbers[key] = len(self._numbers) + 1
@@ -186,6 +186,11 @@ class Cited:
                 )
             )
         return self._numbers[key]
+
+
+def _section(hit: Hit, quote: str) -> Hit:
+    """The section of a widened passage that has the quote, so that the citation leads to it and to its sources."""
+    return next((part for part in hit.parts if quote and (quote in part.text or quote in plain(part.text))), hit)
 
 
 def tidy(text: str) -> str:

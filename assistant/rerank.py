@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from assistant import retrieve
+from assistant.passages import widened
 from assistant.types import Hit
 from ingest.index import Index
 from kb.errors import UserError
 
 CANDIDATES = 20  # hits that are read again: twice as many cost twice the time
+SPARE = 3  # hits that are asked for, for each passage wanted: neighbours become one
 CONTEXT = 1024  # tokens of a question and a passage together, in llama.cpp
 HEADLESS = "Model"  # how the class of a model without a scoring head ends; its scores would be random
 
@@ -33,14 +35,15 @@ class Reranker(Protocol):
 def search(
     index: Index, question: str, k: int = 5, lang: str | None = None, reranker: str = "", **where: Any
 ) -> list[Hit]:
-    """`retrieve.search` (`where`: its source and since), the best CANDIDATES reordered where a reranker is named.
+    """The k best passages (passages.py): `retrieve.search` (`where`: its source and since), the best CANDIDATES
+    reordered where a reranker is named, with what stands around each.
 
     Raises UserError, see `load`.
     """
-    if not reranker:
-        return retrieve.search(index, question, k, lang, **where)
-    hits = retrieve.search(index, question, max(k, CANDIDATES), lang, **where)
-    return rerank(question, hits, load(reranker))[:k]
+    hits = retrieve.search(index, question, max(SPARE * k, CANDIDATES), lang, **where)
+    if reranker:
+        hits = rerank(question, hits[: max(k, CANDIDATES)], load(reranker))
+    return widened(index, hits, k)
 
 
 def rerank(question: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:

@@ -114,6 +114,10 @@ class Index:
         found = self.manifest.chunks(ids)
         return [found[i] for i in ids if i in found]
 
+    def neighbours(self, id: str, reach: int) -> list[Chunk]:
+        """The chunk and at most `reach` on either side of it in its document, in reading order."""
+        return self.manifest.neighbours(id, reach)
+
     def within(self, source: str | None = None, since: date | None = None) -> Index:
         """The same index through a filter, which every search in it keeps to.
 

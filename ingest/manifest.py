@@ -130,6 +130,15 @@ class Manifest:
     def chunks_of(self, documents: list[str]) -> list[Chunk]:
         return self._chunks("c.document", documents)
 
+    def neighbours(self, id: str, reach: int) -> list[Chunk]:
+        """A chunk and at most `reach` on either side of it in its document, in reading order."""
+        rows = self._db.execute(
+            "SELECT n.id FROM chunks c JOIN chunks n ON n.document = c.document"
+            " AND n.ord BETWEEN c.ord - :reach AND c.ord + :reach WHERE c.id = :id",
+            {"id": id, "reach": reach},
+        )
+        return self._chunks("c.id", [row[0] for row in rows])
+
     def _chunks(self, column: str, values: list[str]) -> list[Chunk]:
         rows = self._db.execute(
             "SELECT c.id, c.document, d.page, c.heading, c.anchor, d.lang, c.text, d.source, c.ord, c.sources,"

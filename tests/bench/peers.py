@@ -20,7 +20,7 @@ from pathlib import Path
 
 from sets import Question, QuestionSet, golden, heldout, hf_course, rank_of, scores, squad
 
-from assistant import retrieve
+from assistant import rerank
 from ingest.embedder import MiniLM, from_name
 from ingest.index import Index
 from ingest.sync import add_paths, build_kb
@@ -68,7 +68,7 @@ def tunesmith(one: QuestionSet, folder: Path):
     index = Index.open(folder / "index")
 
     def search(question: Question) -> list[tuple[str, str]]:
-        hits = retrieve.search(index, question.text, K, question.lang, source)
+        hits = rerank.search(index, question.text, K, question.lang, source=source)
         if source == "kb":
             return [(f"{hit.page}.{hit.lang}.md", hit.text) for hit in hits]
         return [(Path(hit.page).name, hit.text) for hit in hits]
