@@ -63,8 +63,8 @@ def _joined(hit: Hit, sections: list[Chunk]) -> Hit:
             lines.append(f"### {heading.rpartition(' › ')[2]}")
         lines.append(chunk.text)
     sources = {source["url"]: source for s in [hit, *sections] for source in s.sources}
-    parts = tuple(
+    parts = [
         replace(hit, id=c.id, heading=c.heading, anchor=c.anchor, text=c.text, sources=c.sources, asked="")
         for c in sections
-    )
+    ]
     return replace(hit, text="\n\n".join(lines), sources=list(sources.values()), parts=parts)

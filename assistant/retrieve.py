@@ -24,14 +24,15 @@ LONGEST = 2000  # characters of a question that are looked at
 # and words alone by .010, in Chinese all three are within .002. The optimum is flat: a third more or less costs < .002.
 DENSE_WEIGHT = 0.5  # of a question that the embedder reads in full
 WORDING = (2, 5)  # lengths of character n-grams: short ones forgive inflection, long ones see equal phrases
-WORDING_WEIGHT = 0.375  # against BM25; on top of it worth .007 (zh), .004 (en), .005 (DRCD) of nDCG@10
+WORDING_WEIGHT = 0.45  # against BM25
 RARITY = 1.25  # a term counts idf ** 1.25; BM25 itself has idf ** 1
 GLOSSARY_WEIGHT = 0.3
 SATURATED = 1.5  # a full BM25 score, in sums of the terms' weights: a passage that says each about twice
 
-# The next three are fitted on the dev part of tests/assistant/golden.yaml (tests/bench/peers.py golden --split dev),
-# where hit@5 goes from .73 to .88. What the library's pages gain a person's files lose a little of: with both in one
-# index XQuAD-zh has nDCG@10 .962 (.968 when only the files are searched), DRCD .976 as before.
+# A passage of the library against one of a person's own files: of two that fit alike the person's comes first. At .8
+# XQuAD-zh gains .003 of nDCG@10 and golden questions asked beside those files lose nothing; at .7 they do.
+LIBRARY_WEIGHT = 0.8
+# The next three are fitted on tests/assistant/golden.yaml.
 HEADING_WEIGHT = 0.25  # what a heading holds of the question, against the passage
 ASKED_WEIGHT = 1.0  # a question that a section answers, against the section's own words
 PAGE_WEIGHT = 0.35  # the best passage of the page, against the passage itself
@@ -79,22 +80,28 @@ class Candidates:
 def candidates(index: Index, question: str, limit: int = CANDIDATES) -> Candidates:
     """Both searches of one question, the best `limit` of each, before they are fused."""
     question = clean(question[:LONGEST])
-    terms = term_weights(index, question)
-    bm25 = dict(index.lexical({t: w for t, (w, _) in terms.items() if w}, limit))
-    ideal = sum(full for _, full in terms.values()) * SATURATED or 1.0
+    bm25 = {i: score for part in index.collections() for i, score in _bm25(part, question, limit).items()}
     weight = dense_weight(index, question)
     cosines = dict(index.dense(_embedded(index.embedder, question), limit)) if weight else {}
     chunks = {chunk.id: chunk for chunk in index.get([*bm25, *(i for i in cosines if i not in bm25)])}
     texts = [chunk.indexed() for chunk in chunks.values()]
     alike = sum(wording(question, texts, length) for length in WORDING) / len(WORDING)
     words = {
-        i: (1 - WORDING_WEIGHT) * bm25.get(i, 0.0) / ideal + WORDING_WEIGHT * float(share)
+        i: (1 - WORDING_WEIGHT) * bm25.get(i, 0.0) + WORDING_WEIGHT * float(share)
         for i, share in zip(chunks, alike, strict=True)
     }
     wanted = weighted(question, index.idf)
     headings = {i: held(wanted, _tokens(chunk.heading)) for i, chunk in chunks.items()}
     vectors = {i: max(0.0, c) for i, c in cosines.items() if i in chunks}
     return Candidates(wanted, words, headings, vectors, weight, chunks)
+
+
+def _bm25(index: Index, question: str, limit: int) -> dict[str, float]:
+    """Chunk id → BM25 by the statistics of one collection, 1 for a passage that says all of the question about twice."""
+    terms = term_weights(index, question)
+    ideal = sum(full for _, full in terms.values()) * SATURATED or 1.0
+    found = index.lexical({term: weight for term, (weight, _) in terms.items() if weight}, limit)
+    return {i: score / ideal for i, score in found}
 
 
 def fuse(found: Candidates) -> dict[str, float]:
@@ -107,7 +114,8 @@ def fuse(found: Candidates) -> dict[str, float]:
     scores = {}
     for i, words in found.words.items():
         score = (1 - weight) * words + weight * found.vectors.get(i, furthest)
-        scores[i] = score + HEADING_WEIGHT * max(0.0, found.headings[i] - score)
+        score += HEADING_WEIGHT * max(0.0, found.headings[i] - score)
+        scores[i] = score * (LIBRARY_WEIGHT if found.chunks[i].source == "kb" else 1.0)
     return scores
 
 
@@ -185,7 +193,7 @@ def term_weights(index: Index, question: str) -> dict[str, tuple[float, float]]:
     idf = index.idf(
         [*own, *{t for found, spellings in others for terms in (found, *spellings) for t in terms}]
     )
-    nowhere = max(idf.values(), default=0.0) or 1.0
+    nowhere = index.rarest
     part = {term: (rarity or nowhere) ** RARITY for term, rarity in idf.items()}
     weights = {t: (n * idf[t] ** (RARITY - 1) if idf[t] else 0.0, n * part[t]) for t, n in own.items()}
     for found, spellings in others:

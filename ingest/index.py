@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ from ingest.stores import Words
 from ingest.vectors import PART, Vectors, VectorStore
 
 # Raise it when tokens, chunks or the stores' fields change: every index is then built anew at the next sync.
-VERSION = "2"
+VERSION = "3"
+# Words are kept apart: what is rare among the library's pages may be common in a person's files, and the reverse.
+COLLECTIONS = ("kb", "files")
 # Vectors within a filter up to which all are compared, which takes 30 ms. Of more, those among the nearest of
 # the whole index count: a filtered search in Chroma first collects all ids that pass, in time that grows with them.
 COMPARED = 5000
@@ -39,13 +42,14 @@ class Index:
     def __init__(self, folder: Path, embedder: Embedder | None = None, server: Server | None = None):
         self.folder = Path(folder)
         self._embedder = embedder
+        self._collections: tuple[str, ...] = COLLECTIONS
         self._source: str | None = None
         self._since: date | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         # Two processes that create the same files at once would trip over each other.
         with FileLock(self.folder / "opening.lock"):
             self.manifest = Manifest(self.folder / "manifest.sqlite")
-            self._words = Words(self._words_folder)
+            self._words = self._open_words()
             if not self.manifest.meta("id"):
                 self.manifest.set_meta("id", uuid.uuid4().hex)
         self._vectors: VectorStore = (
@@ -75,6 +79,9 @@ class Index:
     @property
     def _words_folder(self) -> Path:
         return self.folder / f"words-{VERSION}"  # Tantivy refuses to open other fields than it was made with
+
+    def _open_words(self) -> dict[str, Words]:
+        return {name: Words(self._words_folder / name) for name in COLLECTIONS}
 
     @property
     def recipe(self) -> str:
@@ -124,19 +131,50 @@ class Index:
         `source`: "kb", a file, or a folder. `since`: documents that were changed on that day or later.
         """
         view = copy.copy(self)
-        view._source = self._source if source is None else source
+        if source is not None:
+            view._source, view._collections = source, ("kb" if source == "kb" else "files",)
         view._since = self._since if since is None else since
         return view
 
+    def collections(self) -> list[Index]:
+        """A view for each collection that passes the filter: the library and a person's files."""
+        views = []
+        for name in self._collections:
+            view = copy.copy(self)
+            view._collections = (name,)
+            views.append(view)
+        return views
+
     def lexical(self, weights: dict[str, float], limit: int = 50) -> list[tuple[str, float]]:
-        """(chunk id, BM25 score) by words. `weights` maps terms of ingest.text.tokens to their weight."""
+        """(chunk id, BM25 score) by words. `weights` maps terms of ingest.text.tokens to their weight.
+
+        Scores of two collections are not on one scale: see `collections`.
+        """
         self._follow()
-        return self._words.search(weights, limit, self._source, self._since)
+        found = [
+            hit
+            for name in self._collections
+            for hit in self._words[name].search(weights, limit, self._source, self._since)
+        ]
+        return sorted(found, key=lambda hit: -hit[1])[:limit]
 
     def idf(self, terms: list[str]) -> dict[str, float]:
-        """How telling each term is in this index; 0 for one that it does not hold."""
+        """How telling each term is in this index, as BM25 has it: ln(1 + (N - n + .5) / (n + .5)).
+
+        0 for a term that it does not hold.
+        """
         self._follow()
-        return self._words.idf(terms)
+        stores = [self._words[name] for name in self._collections]
+        total = sum(store.count() for store in stores)
+        held = {term: sum(store.holding(term) for store in stores) for term in terms}
+        return {
+            t: log(1 + (total - n + 0.5) / (n + 0.5)) if 0 < n <= total else 0.0 for t, n in held.items()
+        }
+
+    @property
+    def rarest(self) -> float:
+        """The idf of a term that no chunk holds."""
+        return log(2 * sum(self._words[name].count() for name in self._collections) + 2)
 
     def dense(self, vector: np.ndarray, limit: int = 50) -> list[tuple[str, float]]:
         """(chunk id, cosine) by meaning."""
@@ -161,7 +199,8 @@ class Index:
     def _follow(self) -> None:
         generation = self.generation
         if generation != self._seen:
-            self._words.reload()
+            for store in self._words.values():
+                store.reload()
             self._seen = generation
 
     @contextmanager
@@ -197,7 +236,10 @@ class Index:
 
     def _settle(self, stale: list[str]) -> None:
         chunks = self.manifest.chunks_of(stale)
-        self._words.replace(stale, chunks)
+        for name, store in self._words.items():
+            documents = [document for document in stale if _collection(document) == name]
+            if documents:
+                store.replace(documents, [c for c in chunks if _collection(c.document) == name])
         before = self.manifest.vector_ids(stale)
         with_vector, keys, vectors = self._embed(chunks)
         ids = [chunk.id for chunk in with_vector]
@@ -263,7 +305,11 @@ class Index:
         with FileLock(self.folder / "opening.lock"):
             for store in self.folder.glob("words-*"):
                 shutil.rmtree(store, ignore_errors=True)
-            self._words = Words(self._words_folder)
+            self._words = self._open_words()
         self._vectors.refill([])
         self.manifest.start_over(self.recipe)  # last: until then the index stays outdated
         self.manifest.set_meta("vectors", self._vectors.place)
+
+
+def _collection(document: str) -> str:
+    return "files" if document.startswith("file:") else "kb"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from math import log
 from pathlib import Path
 
 from ingest.chunker import Chunk
@@ -84,14 +83,13 @@ class Words:
         found = searcher.search(wanted, limit).hits
         return [(searcher.doc(address).get_first("id"), score) for score, address in found]
 
-    def idf(self, terms: list[str]) -> dict[str, float]:
-        """Inverse document frequency as BM25 has it, ln(1 + (N - n + .5) / (n + .5)); 0 for a term that is nowhere."""
-        searcher = self._index.searcher()
-        total = searcher.num_docs
-        counts = {term: searcher.doc_freq("body", term) for term in terms}
-        return {
-            t: log(1 + (total - n + 0.5) / (n + 0.5)) if 0 < n <= total else 0.0 for t, n in counts.items()
-        }
+    def count(self) -> int:
+        """Number of chunks."""
+        return self._index.searcher().num_docs
+
+    def holding(self, term: str) -> int:
+        """Number of chunks that hold a term."""
+        return self._index.searcher().doc_freq("body", term)
 
 
 def sweep(folder: Path) -> None:

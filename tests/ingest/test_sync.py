@@ -40,7 +40,7 @@ def stores_agree(folder: Path, embedder) -> bool:
         documents = [row.id for row in index.documents()]
         chunks = {chunk.id for chunk in index.manifest.chunks_of(documents)}
         vectors = set(index.manifest.vector_ids(documents))
-        words = index._words._index.searcher().num_docs
+        words = sum(store.count() for store in index._words.values())
         return (
             index.manifest.stale() == []
             and words == len(chunks)
