@@ -190,7 +190,9 @@ class Cited:
 
 def _section(hit: Hit, quote: str) -> Hit:
     """The section of a widened passage that has the quote, so that the citation leads to it and to its sources."""
-    return next((part for part in hit.parts if quote and (quote in part.text or quote in plain(part.text))), hit)
+    return next(
+        (part for part in hit.parts if quote and (quote in part.text or quote in plain(part.text))), hit
+    )
 
 
 def tidy(text: str) -> str:

@@ -28,7 +28,9 @@ class Hit:
     anchor: str = ""
     source: str = "kb"  # "kb", or the path of the user's own file
     asked: str = ""  # questions that the passage answers, where these were what was found
-    parts: list[Hit] = field(default_factory=list)  # sections of a passage that was widened (passages.py), in reading order
+    parts: list[Hit] = field(
+        default_factory=list
+    )  # sections of a passage that was widened (passages.py), in reading order
 
 
 @dataclass(frozen=True)

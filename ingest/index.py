@@ -167,9 +167,7 @@ class Index:
         stores = [self._words[name] for name in self._collections]
         total = sum(store.count() for store in stores)
         held = {term: sum(store.holding(term) for store in stores) for term in terms}
-        return {
-            t: log(1 + (total - n + 0.5) / (n + 0.5)) if 0 < n <= total else 0.0 for t, n in held.items()
-        }
+        return {t: log(1 + (total - n + 0.5) / (n + 0.5)) if 0 < n <= total else 0.0 for t, n in held.items()}
 
     @property
     def rarest(self) -> float:
