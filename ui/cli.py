@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from kb.errors import UserError
-from ui import cli_conversations, cli_import, cli_library, cli_made, cli_review, cli_runs
+from ui import cli_conversations, cli_export, cli_import, cli_library, cli_made, cli_review, cli_runs
 from ui.cli_library import Since, Source, filtered
 from ui.i18n import screen_lang
 
@@ -275,6 +275,7 @@ def kb_site(
 
 
 cli_runs.register(app)
+cli_export.register(app)
 app.command()(cli_library.ingest)
 app.add_typer(cli_library.library_app, name="library")
 app.add_typer(cli_runs.run_app, name="run")

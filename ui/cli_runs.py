@@ -211,13 +211,13 @@ def absolute_paths(wanted, base: Path) -> dict[str, str]:
     return changes
 
 
-def follow(folder, as_json: bool = False, kind: str = "train", board=None) -> None:
+def follow(folder, as_json: bool = False, kind: str = "train", board=None, quiet: bool = False) -> None:
     """Print the curve until the run ends. The run is a process of its own: Ctrl-C stops only the printing."""
     from trainer.messages import MISTAKE, message
     from ui.cli import screen_lang
     from ui.terminal import RunPrinter
 
-    board, printer = board or jobs(), RunPrinter(folder, quiet=as_json, kind=kind)
+    board, printer = board or jobs(), RunPrinter(folder, quiet=as_json or quiet, kind=kind)
     try:
         while True:
             board.reap()
@@ -265,31 +265,6 @@ def evaluate(run_id: RunId, as_json: Json = False) -> None:
         print_scores(folder.scores())
 
 
-def export(
-    run_id: RunId,
-    to: Annotated[str, typer.Option(help="merged, gguf or ollama.")] = "gguf",
-    name: Annotated[str | None, typer.Option(help="Name in Ollama; default task:version.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Export a finished run and prove that it answers as it did in training."""
-    from ui.home import home
-
-    if to not in ("merged", "gguf", "ollama"):
-        raise UserError(f"--to {to}: choose merged, gguf or ollama")
-    folder = folder_of(run_id)
-    arguments = {"to": to} | ({"name": name} if name else {})
-    if to == "ollama":
-        arguments["host"] = home().settings().ollama_host
-    jobs().submit(folder, "export", arguments)
-    follow(folder, as_json, "export")
-    if folder.status("export").get("ready") is False:
-        typer.echo(
-            f"tunesmith: {folder.id} is not ready: it answers otherwise than in training; see {folder.path}/export/parity.json",
-            err=True,
-        )
-        raise typer.Exit(1)
-
-
 def chat(
     model: Annotated[
         str, typer.Argument(metavar="ID|MODEL", help="A run (task/v1), a GGUF file, or an Ollama model.")
@@ -318,6 +293,6 @@ def chat(
 def register(app: typer.Typer) -> None:
     """Put the top-level commands of this file on the main application."""
     for name, command in {
-        "new": new, "baseline": baseline, "train": train, "runs": runs_list, "eval": evaluate, "export": export, "chat": chat,
+        "new": new, "baseline": baseline, "train": train, "runs": runs_list, "eval": evaluate, "chat": chat,
     }.items():  # fmt: skip
         app.command(name)(command)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 
 from trainer.messages import MESSAGES
+from ui.strings_export import EXPORT
 from ui.strings_import import IMPORT
 
 LANGS = ("zh-TW", "en")
@@ -282,6 +283,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
 }
 
 
+STRINGS |= EXPORT
 STRINGS |= IMPORT
 STRINGS |= {f"said.{code}": (texts["en"], texts["zh-TW"]) for code, texts in MESSAGES.items()}
 

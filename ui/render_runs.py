@@ -6,6 +6,7 @@ import time
 from html import escape
 from typing import Any
 
+from ui import render_verify
 from ui.i18n import Translate, duration
 from ui.render import value_text
 
@@ -141,4 +142,4 @@ def parity(value: dict[str, Any] | None, lang: str, t: Translate) -> str:
     key = "test.parity_ok" if value.get("ready") else "test.parity_bad"
     kind = "ok" if value.get("ready") else "error"
     values = {"same": value["same"], "n": value["rows"]} | ({} if value.get("ready") else {"cause": cause})
-    return f'<div class="{kind}">{escape(t(key, **values))}</div>'
+    return f'<div class="{kind}">{escape(t(key, **values))}</div>{render_verify.html(value, lang, t)}'

@@ -68,6 +68,8 @@ def _export(
     if to in ("ollama", "verify"):  # before an hour of work
         name = check_name(name or model_name(folder.id))
     if to == "verify":
+        if not (folder.path / "export" / "model.gguf").is_file():
+            raise UserError(f"{folder.id}: is not exported yet; run `tunesmith export {folder.id} --to gguf`")
         return {"parity": _prove(folder, server_with(host, name or ""), again=True)}
     if to == "ollama":
         server = server_at(host)
@@ -201,6 +203,7 @@ def _write_modelfile(folder: RunFolder, config: RunConfig, merged: Path, gguf: P
     from trainer.data.stage import thaw
     from trainer.export.header import read_header
     from trainer.export.modelfile import PROBES, go_template, modelfile, parameters
+    from trainer.export.vocabulary import read_json
 
     tokenizer = base.load_tokenizer(merged)
 
@@ -209,7 +212,9 @@ def _write_modelfile(folder: RunFolder, config: RunConfig, merged: Path, gguf: P
         return text.removeprefix(tokenizer.bos_token or "")
 
     staged = thaw(folder.path / "data")
-    settings = parameters(config, read_header(gguf), greedy=bool(staged and staged.card["labels"]))
+    generation = read_json(merged / "generation_config.json")
+    greedy = bool(staged and staged.card["labels"])
+    settings = parameters(config, read_header(gguf), greedy, generation)
     template = go_template([render(chat) for chat in PROBES]) if tokenizer.chat_template else None
     text = modelfile(gguf, template, settings, config.system_prompt)
     write_atomic(folder.path / "export" / "Modelfile", text)

@@ -14,6 +14,13 @@ from trainer.config import RunConfig
 from trainer.export.header import Header
 
 NAME = re.compile(r"([a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*(:[\w][\w.-]*)?", re.ASCII | re.IGNORECASE)
+SAMPLING = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repeat_penalty",
+}  # generation_config.json → Ollama
 CHATML = (
     "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
 )
@@ -33,18 +40,28 @@ def model_name(folder_id: str) -> str:
     return folder_id.replace("/", ":").lower()
 
 
-def parameters(config: RunConfig, header: Header, greedy: bool) -> dict[str, Any]:
-    """num_ctx (tokens of prompt and answer) by what the run was trained on, and the stop word.
+def parameters(
+    config: RunConfig, header: Header, greedy: bool, generation: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """num_ctx (tokens of prompt and answer) by what the run was trained on, sampling, and the stop words.
 
-    greedy: answers are labels, of which the likeliest is wanted and not a drawn one.
+    greedy: answers are labels, of which the likeliest is wanted and not a drawn one. generation: the model's
+    generation_config.json, whose sampling is taken otherwise.
     """
     wanted = max(2048, config.max_length + config.max_new_tokens)
     found: dict[str, Any] = {"num_ctx": min(wanted, header.context_length or wanted)}
+    # Phi-3's long texts have rope factors of their own, which llama.cpp takes by num_ctx, not by the text's length
+    original = header.metadata.get(f"{header.architecture}.rope.scaling.original_context_length")
+    if original and "rope_factors_long.weight" in header.tensors and config.max_length <= original:
+        found["num_ctx"] = min(found["num_ctx"], original)
     if greedy:
         found["temperature"] = 0
-    eos = header.metadata.get("tokenizer.ggml.eos_token_id")
-    if eos is not None:
-        found["stop"] = [header.metadata["tokenizer.ggml.tokens"][eos]]
+    elif generation and generation.get("do_sample"):
+        found |= {name: generation[key] for key, name in SAMPLING.items() if generation.get(key) is not None}
+    tokens = header.metadata["tokenizer.ggml.tokens"]
+    ends = [header.metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
+    if stops := [tokens[end] for end in ends if end is not None]:
+        found["stop"] = stops
     return found
 
 

@@ -11,10 +11,11 @@ import gradio as gr
 
 from kb.errors import UserError
 from trainer import runs
-from ui import render, render_runs
+from ui import render, render_runs, render_verify
 from ui.chat import ollama_chat, task_messages
 from ui.context import Context
 from ui.i18n import Translate
+from ui.tabs import served
 from ui.tabs.ask import as_said
 
 POLL_SECONDS = 1.5
@@ -36,6 +37,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             min_width=320,
         )
         page.export = gr.Button(t("test.export"), variant="primary", scale=0, min_width=160, elem_id="export")
+        page.verify = gr.Button(t("test.verify"), scale=0, min_width=120, elem_id="verify")
     page.status = gr.HTML(render.note(t("test.none")), elem_id="export-status")
     with gr.Row():
         common = {
@@ -62,6 +64,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
         page.temperature = gr.Slider(0, 2, value=0, step=0.1, label=t("test.temperature"))
         page.max_tokens = gr.Slider(1, 2048, value=128, step=1, label=t("test.max_tokens"))
         page.task_prompt = gr.Checkbox(value=True, label=t("test.task_prompt"))
+    page.served = served.build(context, lang, t)
     page.history = gr.State(NOTHING_SAID)
     page.timer = gr.Timer(POLL_SECONDS)
     return page
@@ -91,19 +94,15 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     )
 
     def export(run_id: str, engine: str):
-        try:
-            folder = runs.find(context.home.tasks, run_id or "")
-            arguments = (
-                {"to": "ollama", "host": context.home.settings().ollama_host}
-                if engine == "ollama"
-                else {"to": "gguf"}
-            )
-            context.jobs.submit(folder, "export", arguments)
-        except UserError as fault:
-            return render.error(str(fault)), ()
-        return gr.skip(), ()
+        return submit(context, run_id, to="ollama" if engine == "ollama" else "gguf")
 
-    page.export.click(export, [page.run, page.engine], [page.status, page.seen], show_progress="hidden")
+    def verify(run_id: str):
+        return submit(context, run_id, to="verify")
+
+    outputs = [page.status, page.seen]
+    page.export.click(export, [page.run, page.engine], outputs, show_progress="hidden")
+    page.verify.click(verify, page.run, outputs, show_progress="hidden")
+    served.connect(context, lang, t, page.served)
 
     def say(message, run_id, engine, temperature, max_tokens, task_prompt, history):
         options = {"temperature": temperature, "max_tokens": int(max_tokens)}
@@ -126,6 +125,18 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     page.stop.click(None, cancels=saying)
 
 
+def submit(context: Context, run_id: str, **arguments: str) -> tuple[Any, Any]:
+    """Queue an export job; returns what the status and what was seen become."""
+    try:
+        folder = runs.find(context.home.tasks, run_id or "")
+        if arguments["to"] != "gguf":
+            arguments["host"] = context.home.settings().ollama_host
+        context.jobs.submit(folder, "export", arguments)
+    except UserError as fault:
+        return render.error(str(fault)), ()
+    return gr.skip(), ()
+
+
 def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) -> list[Any]:
     """The finished runs, and how the chosen one's export stands."""
     finished = [folder for folder in runs.all_runs(context.home.tasks) if folder.status()["state"] == "done"]
@@ -134,7 +145,7 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) 
     ids = [folder.id for folder in finished]
     chosen = wanted if wanted in ids else ids[0]
     folder = finished[ids.index(chosen)]
-    status, parity = folder.status("export"), parity_of(folder)
+    status, parity = folder.status("export"), report_of(folder, "parity")
     now = (
         chosen,
         tuple(ids),
@@ -142,21 +153,24 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) 
         status.get("stage"),
         status.get("step"),
         status.get("message"),
-        bool(parity),
+        parity and parity["seconds"],
     )
     if now == tuple(seen):
         return [gr.skip()] * 3
     if status["state"]:
         html = render_runs.status(chosen, status, t)
-        html += render_runs.parity(parity, lang, t) if status["state"] == "done" else ""
+        if status["state"] == "done":
+            html += render_runs.parity(parity, lang, t)
+            costs = render_verify.cost_lines(report_of(folder, "quantized"), t)
+            html += "".join(render.note(line) for line in costs)
     else:
         html = render.note(t("test.not_exported", button=t("test.export")))
     return [now, gr.Dropdown(choices=ids, value=chosen), html]
 
 
-def parity_of(folder: Any) -> dict[str, Any] | None:
+def report_of(folder: Any, name: str) -> dict[str, Any] | None:
     try:
-        return json.loads((folder.path / "export" / "parity.json").read_text(encoding="utf-8"))
+        return json.loads((folder.path / "export" / f"{name}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
 

@@ -1,0 +1,48 @@
+"""Strings of exporting, of the parity report and of models in Ollama: key: (en, zh-TW). Part of i18n.py's table."""
+
+EXPORT: dict[str, tuple[str, str]] = {
+    "stage.quantize": ("quantizing and measuring", "量化並測量"),
+    "test.verify": ("Verify again", "重新驗證"),
+    "verify.ready": ("Ready: equal to the trained model.", "可以使用：與訓練後的模型相同。"),
+    "verify.not_ready": ("Not ready: it differs from the trained model.", "尚不可用：與訓練後的模型不同。"),
+    "verify.prompts": ("1. Rendered prompts", "1. 產生的提示"),
+    "verify.tokens": ("2. Tokens of texts", "2. 文字的 token"),
+    "verify.greedy": ("3. Greedy answers", "3. 最可能的回答"),
+    "verify.score": ("4. Task score", "4. 任務分數"),
+    "verify.ok": ("same", "相同"),
+    "verify.attention": ("mind", "請留意"),
+    "verify.failed": ("differs", "不同"),
+    "verify.skipped": ("not compared", "未比對"),
+    "verify.compared": ("{same} of {compared}", "{compared} 項中 {same} 項"),
+    "verify.scored": (
+        "{served:.3f}, transformers {transformers:.3f} (95 %: {low:.3f}–{high:.3f})",
+        "{served:.3f}，transformers {transformers:.3f}（95 %：{low:.3f}–{high:.3f}）",
+    ),
+    "verify.ties": ("{n} near ties", "{n} 處幾乎同分"),
+    "verify.nfc": ("{n} texts compared in Unicode form NFC", "{n} 段文字以 Unicode NFC 形式比對"),
+    "verify.page": ("More: {page}", "詳見 {page}"),
+    "verify.first": ("First difference", "第一處差異"),
+    "verify.expected": ("in training", "訓練時"),
+    "verify.found": ("found", "實際"),
+    "quantized.cost": (
+        "{name}: {share:.0%} of the size; perplexity {before:.4g} before, {after:.4g} after",
+        "{name}：大小為原來的 {share:.0%}；困惑度量化前 {before:.4g}、量化後 {after:.4g}",
+    ),
+    "quantized.score": (
+        "{metric} {before:.3f} before, {after:.3f} after (95 %: {low:.3f}–{high:.3f})",
+        "{metric} 量化前 {before:.3f}、量化後 {after:.3f}（95 %：{low:.3f}–{high:.3f}）",
+    ),
+    "served.title": ("Models in Ollama", "Ollama 中的模型"),
+    "served.model": ("Model", "模型"),
+    "served.size": ("Size", "大小"),
+    "served.quantization": ("Weights", "權重"),
+    "served.changed": ("Changed", "更新時間"),
+    "served.refresh": ("Look again", "重新整理"),
+    "served.remove": ("Remove", "移除"),
+    "served.removed": ("{name} was removed from Ollama.", "已從 Ollama 移除 {name}。"),
+    "served.none": ("Ollama at {host} holds no model.", "{host} 的 Ollama 沒有任何模型。"),
+    "served.replaced": (
+        "Exporting a run again replaces its model of the same name.",
+        "再次匯出同一個訓練，會取代同名的模型。",
+    ),
+}
