@@ -202,6 +202,14 @@ def test_a_damaged_or_hostile_record_is_one_line(tmp_path, text):
         repeat(record, {})
 
 
+def test_the_licence_beside_the_source_goes_into_the_record(tmp_path):
+    source = write(tmp_path / "a" / "in.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": 0}])
+    write(tmp_path / "a" / "LICENSE", "MIT License\n\nPermission is hereby granted")
+    report = bring_in(str(source), tmp_path / "b" / "rows.jsonl", {}, {}, {})
+    assert report.made.facts == {"licence": "mit"}
+    assert "licence_unknown" not in [item.kind for item in check(tmp_path / "b" / "rows.jsonl").findings]
+
+
 def test_steps_and_imports_stand_in_one_record(tmp_path):
     source = write(
         tmp_path / "in.jsonl",

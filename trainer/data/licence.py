@@ -34,6 +34,8 @@ def licence_of(path: Path, records: list[tuple[int, dict[str, Any]]]) -> tuple[s
         if values:
             return ", ".join(sorted(values)[:3])[:200], f"{path.name}, {column}"
     folder = path.resolve().parent
+    if said := _recorded(folder / "data_source.yaml", path.name):
+        return said, "data_source.yaml"
     card = folder / "README.md"
     if card.is_file() and (front := _front_matter(card)):
         return front, card.name
@@ -44,6 +46,16 @@ def licence_of(path: Path, records: list[tuple[int, dict[str, Any]]]) -> tuple[s
             name = next((name for title, name in TITLES if re.search(title, head, re.I)), head[:60])
             return name, file.name
     return "", ""
+
+
+def _recorded(record: Path, name: str) -> str:
+    """What the source of an imported file said (sources/hub.py, sources/files.py)."""
+    try:
+        document = yaml.safe_load(record.read_text(encoding="utf-8"))
+        found = [one for one in document.get("imports") or [] if name in one.get("outputs", {})]
+        return str(found[-1].get("facts", {}).get("licence", ""))[:200] if found else ""
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError):
+        return ""  # a damaged record is told by the command that reads it
 
 
 def _front_matter(card: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.config import UserError
+from trainer.data.licence import licence_of
 from trainer.data.read import SUFFIXES, check_path, file_hash
 from trainer.data.sources.incoming import Environ, Incoming, Item, Note, Options, Part, note
 from trainer.data.steps import numbered
@@ -30,6 +31,7 @@ def open_path(target: str, options: FileOptions, environ: Environ) -> Incoming:
     check_path(path)
     incoming = Incoming(str(path), [], content_sha256=file_hash(path))
     incoming.parts = [_part(path, path.name, incoming.counts)]
+    incoming.facts |= _licence(path)
     return incoming
 
 
@@ -62,9 +64,15 @@ def _folder(folder: Path, options: FileOptions) -> Incoming:
     if not incoming.parts:
         told = f"; {incoming.notes[0]['en']}" if incoming.notes else ""
         raise UserError(f"{folder}: no data file in it; give files of {', '.join(SUFFIXES)}{told}")
-    incoming.facts["files"] = hashes
+    incoming.facts |= {"files": hashes, **_licence(folder / "file")}
     incoming.content_sha256 = hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
     return incoming
+
+
+def _licence(path: Path) -> dict[str, str]:
+    """What the card or licence file beside a file says: it does not travel with the rows."""
+    said, _ = licence_of(path, [])
+    return {"licence": said} if said else {}
 
 
 def _left_out(path: Path, name: str, root: Path) -> Note | None:
