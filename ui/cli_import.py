@@ -40,7 +40,7 @@ def rows_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int | None], Non
 @data_app.command("import")
 def data_import(
     source: Annotated[str, typer.Argument(help=f"{EXAMPLES}; or a data_source.yaml, to do its imports again.")],
-    out: Annotated[Path | None, typer.Argument(help="File to write, JSON lines.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="File to write, JSON lines; of web: also a folder, for `ingest`.")] = None,
     task: Annotated[str, typer.Option(help="Write into the data folder of this task.")] = "",
     mapping: Annotated[
         list[str] | None,
@@ -67,10 +67,29 @@ def data_import(
     if look:
         _show(imports.look(source, options, given, os.environ), as_json, lang)
         return
+    if out and source.startswith("web:") and not out.suffix:
+        _save(source, out, options, limit, as_json, lang)
+        return
     target = _target(out, task, source)
     with rows_bar(source, as_json) as seen:
         report = imports.bring_in(source, target, options, given, os.environ, limit, seen)
     _tell([report], as_json, lang)
+
+
+def _save(
+    source: str, folder: Path, options: dict[str, str], limit: int | None, as_json: bool, lang: str
+) -> None:
+    """Pages as Markdown files, to be asked about."""
+    from trainer.data.sources.saved import save_pages
+
+    with rows_bar(source, as_json) as seen:
+        files, notes = save_pages(source, folder, options, os.environ, limit, seen)
+    if as_json:
+        emit({"files": [str(file) for file in files], "notes": notes})
+        return
+    for line in notes:
+        typer.echo(line[lang], err=True)
+    typer.echo(translator(lang)("import.saved", n=len(files), folder=folder))
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

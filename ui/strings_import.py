@@ -38,5 +38,9 @@ IMPORT: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
         "內容和上次「不同」：上次 {before} 筆，這次 {now} 筆",
     ),
     "import.new": ("imported for the first time", "第一次匯入"),
+    "import.saved": (
+        "{n} pages in {folder}; to ask about them: tunesmith ingest {folder}",
+        "{n} 頁已存入 {folder}；要拿來提問請執行：tunesmith ingest {folder}",
+    ),
     "import.recorded": ("recorded in {record}", "已記錄在 {record}"),
 }

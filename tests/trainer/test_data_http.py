@@ -281,6 +281,20 @@ def test_nothing_is_read_where_robots_txt_cannot_be_had(server, tmp_path, monkey
     assert "/a" not in server.asked
 
 
+def test_pages_are_saved_as_files_that_the_library_reads(server, tmp_path):
+    from ingest.readers import read_file
+    from trainer.data.sources.saved import save_pages
+
+    server.paths |= {"/guide/a": html, "/gone": lambda *_: (404, {}, "")}
+    options = {"private": "true", "per_second": "100"}
+    files, notes = save_pages(f"web:{server.url}/guide/a {server.url}/gone", tmp_path, options, {})
+    assert len(files) == len(notes) == 1 and files[0].name.endswith("-guide-a.md")
+    document = read_file(files[0])
+    assert document.title == "Rooms" and "window to the garden" in document.text
+    with pytest.raises(UserError, match=r"only pages"):
+        save_pages("in.csv", tmp_path, {}, {})
+
+
 # the guard
 
 

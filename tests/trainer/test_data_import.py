@@ -379,6 +379,13 @@ def test_a_password_is_in_no_message_and_in_no_record(database, tmp_path):
     assert "cache=private" not in (tmp_path / "data_source.yaml").read_text()
 
 
+def test_a_query_may_stand_in_a_file(database, tmp_path, monkeypatch):
+    write(tmp_path / "q.sql", "-- all of them\nSELECT body AS text FROM reviews ORDER BY id;\n")
+    monkeypatch.chdir(tmp_path)
+    made = query("q.sql", f"sqlite:///{database}", tmp_path / "d" / "r.jsonl").made
+    assert (made.source, made.counts["written"]) == (f"sql:{tmp_path.resolve()}/q.sql", 3000)
+
+
 def test_a_missing_database_is_not_made(tmp_path):
     with pytest.raises(UserError, match="no such SQLite file"):
         query("SELECT 1", f"sqlite:///{tmp_path}/no.db", tmp_path / "r.jsonl")

@@ -41,16 +41,21 @@ def open_sql(target: str, options: SqlOptions, environ: Environ) -> Incoming:
             f"sql: no database: set {options.url_env} to its URL, as postgresql+psycopg://user:password@host/name "
             f"or sqlite:////folder/file.db (another variable: --set url_env=NAME)"
         )
-    incoming = Incoming(f"sql:{target.strip()}", [])
+    name = target.strip()
+    incoming = Incoming(f"sql:{Path(name).expanduser().resolve() if _is_file(name) else name}", [])
     if not re.search(r"\border\s+by\b", query, re.IGNORECASE):
         incoming.notes.append(note("order"))
     incoming.parts = [Part("query", lambda: _rows(query, url, options))]
     return incoming
 
 
+def _is_file(text: str) -> bool:
+    return text.lower().endswith(".sql") and "\n" not in text
+
+
 def _query(target: str) -> str:
     text = target.strip()
-    if text.lower().endswith(".sql") and "\n" not in text:
+    if _is_file(text):
         try:
             text = Path(text).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -40,6 +40,7 @@ def open_web(target: str, options: WebOptions, environ: Environ) -> Incoming:
         urls = [address_of(one) for one in text.split()]
     else:
         urls = _listed(Path(text).expanduser())
+        text = str(Path(text).expanduser().resolve())
     urls = list(dict.fromkeys(urls))
     incoming = Incoming(f"web:{text}", [], total=len(urls))
     incoming.parts = [Part("pages", lambda: _pages(urls, options, incoming))]
