@@ -91,6 +91,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "sentence_transform
         ["ask", "LoRA 的學習率該設多少？", "--json"],
         ["recommend", "--task", "classification", "--rows", "9000", "--json"],
         ["data", "check", "DATA", "--json"],
+        ["data", "import", "DATA", "--look"],
     ],
     ids=lambda arguments: arguments[0],
 )
