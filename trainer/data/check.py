@@ -21,9 +21,10 @@ import numpy as np
 
 from trainer.config import RunConfig, UserError
 from trainer.data import near
+from trainer.data.columns import Column
 from trainer.data.convert import SHAPES, contents, convert_rows
 from trainer.data.detect import Detected, detect
-from trainer.data.faults import Context, findings_of, told, worst_first
+from trainer.data.faults import Context, findings_of, leaked, told, worst_first
 from trainer.data.findings import Finding
 from trainer.data.language import language_of
 from trainer.data.licence import findings_of_licence, licence_of
@@ -37,7 +38,9 @@ TASK_OF_FORMAT = {
     "text": "domain-knowledge", "preference": "preference", "kto": "preference", "bio": "ner", "spans": "ner",
 }  # fmt: skip
 LARGE = 24 << 20  # bytes from which a second process is worth its start
-PART_ROWS = 5000
+PART_ROWS = 1000
+LIMIT = 16_000_000  # rows looked at for exact repeats and lengths: 40 bytes each
+MOST_PARTS = 200  # whose texts tell the language
 Progress = Callable[[int], None]
 
 
@@ -104,8 +107,8 @@ def check(
 
     length = max_length or RunConfig.model_fields["max_length"].default
     tokenizer = tokenizer_file(tokenizer) if tokenizer else ""
-    own = measured(Path(path), True, length, tokenizer, seen)
     held_out = measured(Path(against), True, length, tokenizer, lambda size: None) if against else None
+    own = measured(Path(path), True, length, tokenizer, seen, held_out[1] if held_out else None)
     measured_all = _profiled(*own, held_out)
     more = findings_of_given(Path(path), list(benchmarks), schema, template)
     more += told(findings_of_licence(measured_all.licence, own[0].licence[1]), Path(path))
@@ -124,8 +127,13 @@ class Head:
     licence: tuple[str, str] = ("", "")
 
 
-def measured(path: Path, deep: bool, max_length: int, tokenizer: str, seen: Progress) -> tuple[Head, Part]:
-    """The head of a file and all of it measured; `deep` for broken lines as findings and near repeats."""
+def measured(
+    path: Path, deep: bool, max_length: int, tokenizer: str, seen: Progress, held_out: Part | None = None
+) -> tuple[Head, Part]:
+    """The head of a file and all of it measured; `deep` for broken lines as findings and near repeats.
+
+    Rows that stand in `held_out`, another measured file, are `Part.leaks`.
+    """
     check_path(path)
     plan = partial(Plan, deep=deep, max_length=max_length, tokenizer=tokenizer)
     if not streams(path):
@@ -134,7 +142,7 @@ def measured(path: Path, deep: bool, max_length: int, tokenizer: str, seen: Prog
         head = _head(records, plan)
         head.sha256, head.unit = records.sha256, records.unit
         parts = (records.rows[at : at + PART_ROWS] for at in range(0, len(records.rows), PART_ROWS))
-        merged = merge(measure(part, head.plan) for part in parts)
+        merged = merge((measure(part, head.plan) for part in parts), held_out)
         merged.mended += records.mended
         return head, _usable(head, merged, strict=False)
     first = next(blocks(path))
@@ -148,7 +156,7 @@ def measured(path: Path, deep: bool, max_length: int, tokenizer: str, seen: Prog
         digest.update(data)
         seen(len(data))
 
-    merged = merge(_each(blocks(path, read), head.plan, path.stat().st_size))
+    merged = merge(_each(blocks(path, read), head.plan, path.stat().st_size), held_out)
     head.sha256 = digest.hexdigest()
     return head, _usable(head, merged, strict=not deep)
 
@@ -163,9 +171,9 @@ def _head(records: Records, plan: Callable[..., Plan]) -> Head:
 
 
 def _usable(head: Head, part: Part, strict: bool) -> Part:
-    if part.broken and (strict or not len(part.numbers)):
+    if part.broken and (strict or not part.rows):
         raise UserError(f"{head.path}{part.broken[0].text}; mend or remove the line")
-    if not len(part.numbers):
+    if not part.rows:
         kind, tally = max(part.tallies.items(), key=lambda item: item[1].count)
         where = (
             f"{head.path}:{tally.lines[0]}" if head.unit == "line" else f"{head.path}, row {tally.lines[0]}"
@@ -192,38 +200,54 @@ def _each(sources: Iterator[Any], plan: Plan, size: int) -> Iterator[Part]:
             waiting += [pool.submit(measure, source, plan) for source in islice(sources, 1)]
 
 
-def merge(parts: Iterable[Part]) -> Part:
-    """One Part of all, in order. Raises nothing: what parts hold is bounded."""
-    merged, arrays, sketches = Part(), {name: [] for name in ARRAYS}, []
-    for part in parts:
-        for name in ARRAYS:
-            arrays[name].append(getattr(part, name))
-        if part.sketches is not None and sum(map(len, arrays["numbers"])) <= near.LIMIT:
-            sketches.append(part.sketches)
+def merge(parts: Iterable[Part], held_out: Part | None = None) -> Part:
+    """One Part of all, in order. What it holds is bounded: beyond LIMIT rows are counted, and sought in `held_out`."""
+    merged, columns, sketches = Part(), {name: Column(dtype) for name, dtype in ARRAYS.items()}, None
+    leaks = [np.zeros(0, np.int64)]
+    for number, part in enumerate(parts, start=1):
+        if held_out is not None and part.sketches is not None:
+            leaks.append(part.numbers[leaked(part, held_out)])
+        room = LIMIT - len(columns["numbers"])
+        for name, column in columns.items():
+            column.add(getattr(part, name)[:room])
+        if part.sketches is not None:
+            sketches = sketches or (Column(np.uint8, near.HASHES), Column(np.uint32, near.BANDS))
+            room = near.LIMIT - len(sketches[0])
+            sketches[0].add(part.sketches.signatures[:room])
+            sketches[1].add(part.sketches.bands[:room])
         for table in ("tallies", "schemas", "types"):
+            mine = getattr(merged, table)
             for kind, tally in getattr(part, table).items():
-                mine = getattr(merged, table)
                 mine[kind].merge(tally) if kind in mine else mine.update({kind: tally})
-        merged.read += part.read
-        merged.broken += part.broken[: max(0, 1000 - len(merged.broken))]
-        merged.mended["broken"] += len(part.broken)
-        merged.mended += part.mended
-        if len(merged.labels) <= DISTINCT:
-            merged.labels += part.labels
-            merged.label_lines = part.label_lines | merged.label_lines
-        merged.verdicts += part.verdicts
-        merged.several, merged.tools = merged.several + part.several, merged.tools + part.tools
-        merged.json_like += part.json_like
-        # Few texts of many parts say more of the language than many of the first.
-        merged.texts = [*merged.texts, *part.texts][: 50 * max(20, len(arrays["numbers"]))]
-        merged.labelled += part.labelled if len(merged.labelled) < 10_000 else []
-    for name in ARRAYS:
-        setattr(merged, name, np.concatenate(arrays[name]) if arrays[name] else getattr(merged, name))
-    merged.sketches = near.Sketches.joined(sketches) if sketches else None
+        _count(merged, part, number)
+    for name, column in columns.items():
+        setattr(merged, name, column.values)
+    merged.leaks = np.concatenate(leaks)
+    merged.sketches = near.Sketches(sketches[0].values, sketches[1].values) if sketches else None
     return merged
 
 
-ARRAYS = ("numbers", "questions", "answers", "asked", "tokens", "answer_tokens")
+def _count(merged: Part, part: Part, number: int) -> None:
+    """What is counted of a part, the `number`th."""
+    merged.read, merged.rows = merged.read + part.read, merged.rows + part.rows
+    merged.broken += part.broken[: max(0, 1000 - len(merged.broken))]
+    merged.mended["broken"] += len(part.broken)
+    merged.mended += part.mended
+    if len(merged.labels) <= DISTINCT:
+        merged.labels += part.labels
+        merged.label_lines = part.label_lines | merged.label_lines
+    merged.verdicts += part.verdicts
+    merged.several, merged.tools = merged.several + part.several, merged.tools + part.tools
+    merged.json_like += part.json_like
+    # Few texts of many parts say more of the language than many of the first.
+    merged.texts = [*merged.texts, *part.texts][: 50 * max(20, min(number, MOST_PARTS))]
+    merged.labelled += part.labelled if len(merged.labelled) < 10_000 else []
+
+
+ARRAYS = {
+    "numbers": np.int64, "questions": np.uint64, "answers": np.uint64, "asked": np.uint64, "tokens": np.int32,
+    "answer_tokens": np.int32,
+}  # fmt: skip
 
 
 def _profiled(head: Head, part: Part, held_out: tuple[Head, Part] | None) -> DataProfile:
@@ -232,7 +256,7 @@ def _profiled(head: Head, part: Part, held_out: tuple[Head, Part] | None) -> Dat
     language, script = language_of(part.texts)
     again = repeats(part, labels is not None)
     answered = detected.format != "text"
-    pairs = len(part.numbers) if detected.format == "preference" else 0
+    pairs = part.rows if detected.format == "preference" else 0
     context = Context(
         head.path, detected, plan, part, labels, script, *again, held_out[1] if held_out else None,
         held_out[0].path if held_out else None,
@@ -241,7 +265,7 @@ def _profiled(head: Head, part: Part, held_out: tuple[Head, Part] | None) -> Dat
         path=str(head.path),
         sha256=head.sha256,
         format=detected.format,
-        rows=len(part.numbers),
+        rows=part.rows,
         read_rows=part.read,
         columns=head.columns,
         text_column=detected.columns.get("text"),
@@ -280,19 +304,23 @@ def repeats(part: Part, labelled: bool) -> tuple[np.ndarray, np.ndarray]:
 
     Of the second all rows where answers are labels, since one of them is wrong; else those beyond the first.
     """
-    _, question = np.unique(part.questions, return_inverse=True)
-    _, answer = np.unique(part.answers, return_inverse=True)
-    pair = question.astype(np.int64) * (int(answer.max(initial=0)) + 1) + answer
-    _, firsts = np.unique(pair, return_index=True)
-    repeated = np.ones(len(pair), bool)
-    repeated[firsts] = False
-    variants = np.bincount(question[firsts], minlength=len(question))[question] > 1
+    order = np.lexsort((part.answers, part.questions))  # stable: the first of equal rows stays the first
+    question = part.questions[order]
+    begins = np.concatenate([[True], question[1:] != question[:-1]])
+    answer = part.answers[order]
+    new = begins | np.concatenate([[True], answer[1:] != answer[:-1]])
+    del question, answer  # a file of many millions of rows is measured in little memory
+    repeated = np.zeros(len(order), bool)
+    repeated[order[~new]] = True
+    starts = np.flatnonzero(begins)
+    several = np.add.reduceat(new, starts, dtype=np.int32) > 1
+    sizes = np.diff(np.append(starts, len(order)))
+    variants = np.zeros(len(order), bool)
+    variants[order[np.repeat(several, sizes)]] = True
     if labelled:
         return repeated, variants
-    _, first_asked = np.unique(question, return_index=True)
-    later = np.ones(len(pair), bool)
-    later[first_asked] = False
-    return repeated, variants & later & ~repeated
+    variants[np.minimum.reduceat(order, starts)] = False  # the row that asks first
+    return repeated, variants & ~repeated
 
 
 def _task(detected: Detected, part: Part, labels: dict[str, int] | None) -> str | None:
@@ -302,4 +330,4 @@ def _task(detected: Detected, part: Part, labels: dict[str, int] | None) -> str 
         return "classification"
     if part.tools:
         return "tool-use"
-    return "chat" if part.several > 0.2 * len(part.numbers) else "generation"
+    return "chat" if part.several > 0.2 * part.rows else "generation"

@@ -93,13 +93,16 @@ def _read(context: Context) -> list[Finding]:
         columns = context.detected.unused
         found.append(finding("unused_column", len(columns), example=", ".join(columns)[:200]))
     invalid = part.tallies.get("invalid_json", Tally())
-    if invalid.count and 2 * part.json_like > len(part.numbers):
+    if invalid.count and 2 * part.json_like > part.rows:
         found.append(_of("invalid_json", invalid, of=f"{part.json_like:,}"))
     return found
 
 
 def _repeated(context: Context) -> list[Finding]:
     found = _at("duplicates", context, context.repeated)
+    if len(context.part.numbers) < context.part.rows:
+        limit = len(context.part.numbers)
+        found.append(finding("row_uncounted", context.part.rows - limit, limit=f"{limit:,}"))
     if context.labels is not None:
         return found + _at("label_conflict", context, context.conflicting)
     if context.detected.format in ("text", "preference", "kto") or not context.plan.deep:
@@ -115,7 +118,7 @@ def _repeated(context: Context) -> list[Finding]:
 def _labelled(context: Context) -> list[Finding]:
     labels, found = context.labels, []
     if context.detected.format == "text+label" and len(context.part.labels) == 1:
-        found.append(finding("one_label", len(context.part.numbers)))
+        found.append(finding("one_label", context.part.rows))
     if not labels:
         return found
     lines = lambda names: sorted(context.part.label_lines.get(name, 0) for name in names)
@@ -154,7 +157,7 @@ def _mixed(context: Context) -> list[Finding]:
     if not context.plan.deep:
         han = any("\u3400" <= char <= "\u9fff" for text in context.part.texts[:20] for char in text)
         return (
-            [finding("mixed_script", len(context.part.numbers))] if context.script == "mixed" and han else []
+            [finding("mixed_script", context.part.rows)] if context.script == "mixed" and han else []
         )
     sides = [context.part.tallies.get(f"script_{name}", Tally()) for name in ("traditional", "simplified")]
     rarer = min(sides, key=lambda tally: tally.count)
@@ -190,27 +193,21 @@ def _near(context: Context) -> list[Finding]:
     if part.sketches is None:
         return found
     compared = len(part.sketches.bands)
-    own = np.flatnonzero(~context.repeated[:compared])  # exact repeats are told already
-    sketches = near.Sketches(part.sketches.signatures[own], part.sketches.bands[own])
-    alike = near.groups(sketches) != np.arange(len(own))
+    own = ~context.repeated[:compared]  # exact repeats are told already
     mask = np.zeros(len(part.numbers), bool)
-    mask[own[alike]] = True
+    mask[:compared] = near.groups(part.sketches, among=own) != np.arange(compared)
     # The same question with another answer is told as such.
     found += _at("near_duplicates", context, mask & ~context.conflicting)
-    if compared < len(part.numbers):
-        found.append(finding("row_left", len(part.numbers) - compared, limit=f"{compared:,}"))
-    if context.held_out is not None and context.held_out.sketches is not None:
-        found += _at("leakage", context, leaked(part, context.held_out))
+    if compared < part.rows:
+        found.append(finding("row_left", part.rows - compared, limit=f"{compared:,}"))
+    if len(part.leaks):
+        found.append(finding("leakage", len(part.leaks), [int(line) for line in part.leaks[:5]]))
     return found
 
 
 def leaked(part: Part, held_out: Part) -> np.ndarray:
-    """Rows of `part` that stand, or nearly stand, in `held_out`: the same question, or one group by MinHash."""
-    mask = np.isin(part.questions, held_out.questions)
-    first = len(held_out.sketches.bands)
-    groups = near.groups(near.Sketches.joined([held_out.sketches, part.sketches]))
-    mask[: len(groups) - first] |= groups[first:] < first
-    return mask
+    """Rows of `part` that stand, or nearly stand, in `held_out`: the same question, or alike by MinHash."""
+    return np.isin(part.questions, held_out.questions) | near.like(part.sketches, held_out.sketches)
 
 
 def _doubted(context: Context) -> list[Finding]:

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data import near, scan
+from trainer.data import characters, near, scan
 from trainer.data.convert import SHAPES, Row, contents, convert_rows
 from trainer.data.detect import EXTRA_COLUMNS, Detected
 from trainer.data.findings import SHOWN
-from trainer.data.language import HAN, one_script_patterns, token_estimate
+from trainer.data.language import token_estimates
 from trainer.data.lines import Block, Fault, parse
 from trainer.data.splits import fold
 from trainer.data.unsafe import unsafe
@@ -67,6 +67,7 @@ class Part:
     """What was counted. Arrays hold one number a row that can be trained on, in the file's order."""
 
     read: int = 0
+    rows: int = 0  # that can be trained on; of a huge file the arrays hold the first ones only
     broken: list[Fault] = field(default_factory=list)
     mended: Counter[str] = field(default_factory=Counter)
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class Part:
     texts: list[str] = field(default_factory=list)
     labelled: list[tuple[int, str, str]] = field(default_factory=list)
     sketches: near.Sketches | None = None
+    leaks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # lines that stand in the test file
 
     def note(self, kind: str, line: int, example: str = "") -> None:
         self.tallies.setdefault(kind, Tally()).add(line, example)
@@ -106,23 +108,29 @@ def measure(source: Block | list[tuple[int, dict[str, Any]]], plan: Plan) -> Par
     for kind, lines in converted.faults.items():
         part.tallies[kind] = Tally(len(lines), lines[:SHOWN])
     rows, numbers = converted.rows, converted.numbers
-    part.numbers = np.array(numbers, np.int64)
+    part.rows, part.numbers = len(rows), np.array(numbers, np.int64)
     _note_repeats(part, rows, plan)
     _note_lengths(part, rows, plan)
     step = max(1, len(rows) // SAMPLE)
     part.texts = [text[:500] for row in rows[::step] for text in contents(row)]
     for row, number in zip(rows, numbers, strict=True):
         _note_answer(part, row, number, plan)
-        if plan.deep:
-            _note_faults(part, row, number)
+    if plan.deep:
+        _note_faults(part, rows, numbers)
     return part
 
 
 def _note_schema(part: Part, records: list[tuple[int, dict[str, Any]]], detected: Detected) -> None:
     used = list(detected.columns.values())
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # columns in the order of a record → sorted
     for number, record in records:
-        names = tuple(sorted(name for name in record if name.lower() not in EXTRA_COLUMNS))
-        part.schemas.setdefault(names, Tally()).add(number, ", ".join(names))
+        order = tuple(record)
+        names = known.get(order)
+        if names is None:
+            names = tuple(sorted(name for name in order if name.lower() not in EXTRA_COLUMNS))
+            if len(known) < 1000:
+                known[order] = names
+        part.schemas.setdefault(names, Tally()).add(number, "" if names in part.schemas else ", ".join(names))
         for column in used:
             value = record.get(column)
             if value is not None:
@@ -131,7 +139,8 @@ def _note_schema(part: Part, records: list[tuple[int, dict[str, Any]]], detected
                     if isinstance(value, int | float) and not isinstance(value, bool)
                     else type(value).__name__
                 )
-                part.types.setdefault((column, kind), Tally()).add(number, f"{column}: {str(value)[:60]}")
+                tally = part.types.setdefault((column, kind), Tally())
+                tally.add(number, tally.example or f"{column}: {str(value)[:60]}")
 
 
 def number_of(text: str) -> int:
@@ -163,8 +172,10 @@ def _note_repeats(part: Part, rows: list[Row], plan: Plan) -> None:
         [number_of(answer + verdict) for (_, answer), verdict in zip(pairs, verdicts, strict=True)], np.uint64
     )
     if plan.deep:
-        last = [row["prompt"][-1]["content"] if "prompt" in row else row["text"] for row in rows]
-        part.asked = np.array([number_of(fold(text)) for text in last], np.uint64)
+        part.asked = part.questions.copy()
+        for at, row in enumerate(rows):
+            if len(row.get("prompt", ())) > 1:
+                part.asked[at] = number_of(fold(row["prompt"][-1]["content"]))
         part.sketches = near.sketch(
             [near_text(row, *pair, plan.detected.format) for row, pair in zip(rows, pairs, strict=True)]
         )
@@ -197,7 +208,7 @@ def _note_lengths(part: Part, rows: list[Row], plan: Plan) -> None:
 
 def _token_counts(texts: list[str], plan: Plan) -> list[int]:
     if not plan.tokenizer:
-        return [token_estimate(text, plan.script) for text in texts]
+        return [int(count) for count in token_estimates(characters.counted(texts), plan.script)]
     return [
         len(one.ids)
         for one in load_tokenizer(plan.tokenizer).encode_batch_fast(texts, add_special_tokens=False)
@@ -247,9 +258,17 @@ def _note_answer(part: Part, row: Row, number: int, plan: Plan) -> None:
     part.tools += "tools" in row
 
 
-def _note_faults(part: Part, row: Row, number: int) -> None:
-    texts = contents(row)
-    whole = "\n".join(texts)
+def _note_faults(part: Part, rows: list[Row], numbers: list[int]) -> None:
+    wholes = ["\n".join(contents(row)) for row in rows]
+    sides = characters.counted(wholes)[:, [characters.TRADITIONAL, characters.SIMPLIFIED]]
+    for row, number, whole in zip(rows, numbers, wholes, strict=True):
+        _note_text(part, row, number, whole)
+    for at in np.flatnonzero(sides[:, 0] != sides[:, 1]):
+        name = "script_traditional" if sides[at, 0] > sides[at, 1] else "script_simplified"
+        part.note(name, numbers[at], wholes[at][:60])
+
+
+def _note_text(part: Part, row: Row, number: int, whole: str) -> None:
     for kind, example in scan.scan(whole).items():
         part.note(kind, number, example)
     if word := unsafe(whole):
@@ -257,13 +276,6 @@ def _note_faults(part: Part, row: Row, number: int) -> None:
     for answer in _endings(row):
         if "think>" in answer and (kind := scan.thoughts(answer)):
             part.note(kind, number, answer[:80])
-    if not whole.isascii():
-        traditional, simplified = one_script_patterns()
-        sides = len(traditional.findall(whole)), len(simplified.findall(whole))
-        if sides[0] != sides[1] and HAN.search(whole):
-            part.note(
-                "script_traditional" if sides[0] > sides[1] else "script_simplified", number, whole[:60]
-            )
     if len(row.get("prompt", [])) > 1:
         _note_turns(part, row, number)
 

@@ -14,7 +14,8 @@ HASHES, BANDS = 64, 16
 SIMILAR = 0.75  # estimated Jaccard; with 64 hashes its standard error is 0.05, so that pairs of 0.8 are seldom missed
 LONGEST = 20_000  # characters of a text that are looked at
 TOGETHER = 1 << 16  # characters at a time, so that they stay in the cache
-LIMIT = 2_000_000  # texts compared: 128 bytes each
+LIMIT = 4_000_000  # texts compared: 128 bytes each, half a gigabyte
+BUCKET = 4  # texts of a bucket that a text is compared with
 
 _random = np.random.default_rng(20261124)
 _MULTIPLY = _random.integers(0, 2**31, HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -81,38 +82,66 @@ def _minima(texts: list[str]) -> np.ndarray:
     return result
 
 
-def groups(sketches: Sketches, similar: float = SIMILAR) -> np.ndarray:
-    """For each text the index of the first text of its group: itself where nothing is like it."""
-    count = len(sketches.bands)
-    parent = np.arange(count)
+def groups(sketches: Sketches, similar: float = SIMILAR, among: np.ndarray | None = None) -> np.ndarray:
+    """For each text the index of the first text of its group: itself where nothing is like it.
+
+    `among` are the texts looked at (bool [texts]); the others stand alone.
+    """
+    parent = np.arange(len(sketches.bands), dtype=np.int32)
+    chosen = parent.copy() if among is None else np.flatnonzero(among).astype(np.int32)
     for band in range(BANDS):
-        keys = sketches.bands[:, band]
-        order = np.argsort(keys, kind="stable")
-        same = keys[order][1:] == keys[order][:-1]
+        # Key and index sorted as one number: numpy sorts those fastest, and equal keys keep the texts' order.
+        keys = (sketches.bands[chosen, band].astype(np.uint64) << np.uint64(32)) | chosen.astype(np.uint64)
+        keys.sort()
+        order = (keys & np.uint64(0xFFFFFFFF)).astype(np.int32)
+        keys >>= np.uint64(32)
+        same = keys[1:] == keys[:-1]
         if not same.any():
             continue
         # Each text is compared with the one before it in its bucket and with the bucket's first.
-        firsts = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), np.arange(count), 0))
+        begins = np.concatenate([[True], ~same])
+        firsts = np.maximum.accumulate(np.where(begins, np.arange(len(order), dtype=np.int32), 0))
         later = np.flatnonzero(same) + 1
-        neighbours = np.stack([order[later], order[later - 1]], axis=1)
-        leaders = np.stack([order[later], order[firsts[later]]], axis=1)
-        _join(parent, np.concatenate([neighbours, leaders]), sketches.signatures, similar)
-    while (parent != parent[parent]).any():
-        parent = parent[parent]
+        for other in (order[later - 1], order[firsts[later]]):
+            parent = _joined(parent, order[later], other, sketches.signatures, similar)
     return parent
 
 
-def _join(parent: np.ndarray, pairs: np.ndarray, signatures: np.ndarray, similar: float) -> None:
-    for start in range(0, len(pairs), 100_000):
-        part = pairs[start : start + 100_000]
-        alike = (signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1) >= similar
-        for one, other in part[alike]:
-            low, high = sorted((_root(parent, one), _root(parent, other)))
-            parent[high] = low
+def like(sketches: Sketches, others: Sketches, similar: float = SIMILAR) -> np.ndarray:
+    """Which texts are like one of `others`; bool [texts]. Nothing is kept of them, so that they may be any number."""
+    found = np.zeros(len(sketches.bands), bool)
+    for band in range(BANDS):
+        order = np.argsort(others.bands[:, band])
+        keys = others.bands[order, band]
+        at = np.searchsorted(keys, sketches.bands[:, band])
+        for step in range(BUCKET):
+            place = np.minimum(at + step, len(keys) - 1)
+            rows = np.flatnonzero((keys[place] == sketches.bands[:, band]) & ~found)
+            alike = sketches.signatures[rows] == others.signatures[order[place[rows]]]
+            found[rows[alike.mean(axis=1) >= similar]] = True
+    return found
 
 
-def _root(parent: np.ndarray, index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = parent[index]
-    return int(index)
+def _joined(parent: np.ndarray, ones: np.ndarray, others: np.ndarray, signatures: np.ndarray, similar: float) -> np.ndarray:  # fmt: skip
+    """The groups once the pairs that are alike are in one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    new = np.flatnonzero(parent[ones] != parent[others])
+    alike = [
+        rows[(signatures[ones[rows]] == signatures[others[rows]]).mean(axis=1) >= similar]
+        for rows in (new[at : at + 100_000] for at in range(0, len(new), 100_000))
+    ]
+    pairs = np.concatenate([new[:0], *alike])
+    if not len(pairs):
+        return parent
+    # Only the groups that are joined make the graph, which is small however many texts there are.
+    names, places = np.unique(np.concatenate([parent[ones[pairs]], parent[others[pairs]]]), return_inverse=True)
+    half = len(pairs)
+    edges = coo_array((np.ones(half, np.int8), (places[:half], places[half:])), shape=(len(names), len(names)))
+    count, label = connected_components(edges, directed=False)
+    first = np.full(count, len(parent), parent.dtype)
+    np.minimum.at(first, label, names)
+    renamed = np.arange(len(parent), dtype=parent.dtype)
+    renamed[names] = first[label]
+    return renamed[parent]

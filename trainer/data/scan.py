@@ -51,11 +51,17 @@ def mainland_id(text: str) -> bool:
     )
 
 
+BELOW_CJK = re.compile(r"[\x80-\u2fff\uf8ff\ufb01\ufb02\ufffd]")
 _LONG_NUMBER = re.compile(r"\d[\d ()-]{6}").search
 DIGITS = "digits"  # the needle of all patterns of long numbers: one search for all of them
 KEYS = (
     "AKIA",
-    "gh",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
     "sk-",
     "hf_",
     "xox",
@@ -126,7 +132,8 @@ def scan(text: str) -> dict[str, str]:
         found.setdefault(pattern.kind, masked(match[0].strip()))
     if ("<" in text or "[" in text) and (match := MARKS.search(text)):
         found["doubled_bos"] = around(text, match.start())
-    if not text.isascii() and is_mojibake(text):
+    # ftfy's marks of a wrong decoding all lie below the scripts of East Asia, whose plain text is spared the search.
+    if not text.isascii() and BELOW_CJK.search(text) and is_mojibake(text):
         found["mojibake"] = text[:80]
     return found
 

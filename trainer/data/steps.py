@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -18,11 +19,10 @@ import numpy as np
 
 from trainer.config import RunConfig, UserError
 from trainer.data import dividing, mix, near, review, scan
-from trainer.data.check import METHOD_OF_FORMAT, measured
+from trainer.data.check import METHOD_OF_FORMAT, measured, repeats
 from trainer.data.convert import SHAPES, Row, convert, convert_rows
 from trainer.data.detect import Detected
 from trainer.data.drop import drop
-from trainer.data.faults import leaked
 from trainer.data.read import Records
 from trainer.data.rows import change_texts, format_of, in_batches, numbered, shaped
 from trainer.data.splits import fold
@@ -113,24 +113,22 @@ def dedupe(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
     `against` leaves out what stands in a test file. Rows that cannot be trained on stay for `repair`.
     """
     length = RunConfig.model_fields["max_length"].default
-    _, part = measured(path, True, length, "", lambda size: None)
+    nothing = lambda size: None
+    against = options.get("against")
+    held_out = measured(Path(against), True, length, "", nothing)[1] if against else None
+    _, part = measured(path, True, length, "", nothing, held_out)
     drop: dict[int, str] = {}
 
     def leave_out(kind: str, mask: np.ndarray) -> None:
         for line in part.numbers[mask]:
             drop.setdefault(int(line), kind)
 
-    pairs = (
-        np.stack([part.questions, part.answers], axis=1)
-        if not options.get("inputs")
-        else part.questions[:, None]
-    )
-    _, firsts = np.unique(pairs, axis=0, return_index=True)
-    repeated = np.ones(len(part.numbers), bool)
-    repeated[firsts] = False
-    if options.get("against"):
-        _, held_out = measured(Path(options["against"]), True, length, "", lambda size: None)
-        leave_out("leakage", leaked(part, held_out))
+    # The same question, whatever its answer, is a repeat where inputs are compared.
+    same = replace(part, answers=np.zeros_like(part.answers)) if options.get("inputs") else part
+    repeated, _ = repeats(same, False)
+    drop.update({int(line): "leakage" for line in part.leaks})
+    if len(part.numbers) < part.rows:
+        counts["row_uncounted"] += part.rows - len(part.numbers)
     leave_out("repeated_input" if options.get("inputs") else "duplicates", repeated)
     if options.get("near"):
         groups = near.groups(part.sketches)

@@ -22,7 +22,7 @@ def unsafe(text: str) -> str:
     """The first word of the lists that stands in a text, "" where none does."""
     single, phrases, chinese = _lists()
     words = WORD.findall(text.lower())
-    found = next((word for word in words if word in single), "")
+    found = "" if single.isdisjoint(words) else next(word for word in words if word in single)
     if not found and (begun := phrases.keys() & set(words)):
         flat = f" {' '.join(words)} "
         found = next((phrase for word in begun for phrase in phrases[word] if f" {phrase} " in flat), "")
