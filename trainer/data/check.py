@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from trainer.data.language import language_of
 from trainer.data.licence import findings_of_licence, licence_of
 from trainer.data.lines import blocks, parse
 from trainer.data.measure import DISTINCT, Part, Plan, measure, tokenizer_file
-from trainer.data.read import Records, check_path, read_records, streams
+from trainer.data.read import Records, check_path, file_hash, read_records, source, streams
 from trainer.data.stage import labels_of
 
 METHOD_OF_FORMAT = {"text": "cpt", "preference": "dpo", "kto": "kto"}
@@ -38,7 +40,7 @@ TASK_OF_FORMAT = {
     "text": "domain-knowledge", "preference": "preference", "kto": "preference", "bio": "ner", "spans": "ner",
 }  # fmt: skip
 LARGE = 24 << 20  # bytes from which a second process is worth its start
-PART_ROWS = 1000
+HEAD_ROWS, PART_ROWS = 5000, 1000
 LIMIT = 16_000_000  # rows looked at for exact repeats and lengths: 40 bytes each
 MOST_PARTS = 200  # whose texts tell the language
 Progress = Callable[[int], None]
@@ -137,13 +139,16 @@ def measured(
     check_path(path)
     plan = partial(Plan, deep=deep, max_length=max_length, tokenizer=tokenizer)
     if not streams(path):
-        records = read_records(path)
-        seen(path.stat().st_size)
-        head = _head(records, plan)
-        head.sha256, head.unit = records.sha256, records.unit
-        parts = (records.rows[at : at + PART_ROWS] for at in range(0, len(records.rows), PART_ROWS))
-        merged = merge((measure(part, head.plan) for part in parts), held_out)
-        merged.mended += records.mended
+        given = source(path, seen)
+        first = list(islice(given.rows, HEAD_ROWS))
+        if not first:
+            raise UserError(f"{path}:1: the file holds no rows; give it at least one")
+        head = _head(Records(path, given.kind, given.unit, first, ""), plan)
+        rows = chain(first, given.rows)
+        parts = iter(lambda: list(islice(rows, PART_ROWS)), [])
+        merged = merge(_each(parts, head.plan, path.stat().st_size), held_out)
+        merged.mended += given.mended
+        head.sha256, head.unit = file_hash(path), given.unit
         return head, _usable(head, merged, strict=False)
     first = next(blocks(path))
     parsed = parse(first)
@@ -191,13 +196,29 @@ def _each(sources: Iterator[Any], plan: Plan, size: int) -> Iterator[Part]:
         yield from (measure(source, plan) for source in sources)
         return
     # A fresh process each: a fork of one with threads (the page's server) can hang.
-    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(cores, mp_context=spawn, initializer=_end_with_parent)
+    try:
         waiting: list[Future[Part]] = [
             pool.submit(measure, source, plan) for source in islice(sources, 2 * cores)
         ]
         while waiting:
             yield waiting.pop(0).result()
             waiting += [pool.submit(measure, source, plan) for source in islice(sources, 1)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker leaves Ctrl-C to the parent, and ends when that is gone, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def merge(parts: Iterable[Part], held_out: Part | None = None) -> Part:

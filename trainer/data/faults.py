@@ -156,9 +156,7 @@ def outliers(part: Part) -> np.ndarray:
 def _mixed(context: Context) -> list[Finding]:
     if not context.plan.deep:
         han = any("\u3400" <= char <= "\u9fff" for text in context.part.texts[:20] for char in text)
-        return (
-            [finding("mixed_script", context.part.rows)] if context.script == "mixed" and han else []
-        )
+        return [finding("mixed_script", context.part.rows)] if context.script == "mixed" and han else []
     sides = [context.part.tallies.get(f"script_{name}", Tally()) for name in ("traditional", "simplified")]
     rarer = min(sides, key=lambda tally: tally.count)
     share = rarer.count / max(1, sum(side.count for side in sides))

@@ -88,7 +88,9 @@ class Part:
     texts: list[str] = field(default_factory=list)
     labelled: list[tuple[int, str, str]] = field(default_factory=list)
     sketches: near.Sketches | None = None
-    leaks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # lines that stand in the test file
+    leaks: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )  # lines that stand in the test file
 
     def note(self, kind: str, line: int, example: str = "") -> None:
         self.tallies.setdefault(kind, Tally()).add(line, example)

@@ -136,9 +136,13 @@ def _joined(parent: np.ndarray, ones: np.ndarray, others: np.ndarray, signatures
     if not len(pairs):
         return parent
     # Only the groups that are joined make the graph, which is small however many texts there are.
-    names, places = np.unique(np.concatenate([parent[ones[pairs]], parent[others[pairs]]]), return_inverse=True)
+    names, places = np.unique(
+        np.concatenate([parent[ones[pairs]], parent[others[pairs]]]), return_inverse=True
+    )
     half = len(pairs)
-    edges = coo_array((np.ones(half, np.int8), (places[:half], places[half:])), shape=(len(names), len(names)))
+    edges = coo_array(
+        (np.ones(half, np.int8), (places[:half], places[half:])), shape=(len(names), len(names))
+    )
     count, label = connected_components(edges, directed=False)
     first = np.full(count, len(parent), parent.dtype)
     np.minimum.at(first, label, names)

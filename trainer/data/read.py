@@ -7,17 +7,16 @@ UserError that names file, line and column; what can be mended is counted in `Re
 from __future__ import annotations
 
 import codecs
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.config import UserError
-from trainer.data import documents
+from trainer.data import documents, tables
 from trainer.data.lines import Fault, blocks, json_name, loader, parse
 
 SUFFIXES = (
@@ -29,7 +28,8 @@ WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"),
 )  # fmt: skip
-LARGEST_WHOLE = 1 << 30  # bytes of a file that is read as a whole; JSONL and Parquet are read in parts
+LARGEST_WHOLE = 1 << 28  # bytes of a file that is read as a whole: it takes up to six times that in memory
+WHOLE = (".json", ".pdf", ".ann")  # all others are read in parts
 
 
 @dataclass
@@ -54,21 +54,43 @@ class Records:
 def read_records(path: Path) -> Records:
     """Read a file of one of SUFFIXES. Raises UserError: what, file:line, what to do."""
     check_path(path)
-    suffix = path.suffix.lower()
     if streams(path):
         records = _read_jsonl(path)
-    elif suffix in documents.READERS:
-        records = Records(path, suffix[1:], "row", [], file_hash(path))
-        records.unit, records.rows = documents.READERS[suffix](path)
     else:
-        raw = path.read_bytes()
-        text = _decode(path, raw)
-        records = Records(path, _kind(path, text), "line", [], hashlib.sha256(raw).hexdigest())
-        readers = {"json": _read_json, "csv": _read_table, "tsv": _read_table}
-        readers.get(records.kind, _read_text)(records, text)
+        given = source(path)
+        rows = list(given.rows)
+        records = Records(path, given.kind, given.unit, rows, file_hash(path), given.mended)
     if not records.rows:
         raise UserError(f"{path}:1: the file holds no rows; give it at least one")
     return records
+
+
+@dataclass
+class Source:
+    """Rows of a file as they are read; `mended` is whole when they are."""
+
+    kind: str
+    unit: str
+    rows: Iterator[tuple[int, dict[str, Any]]]
+    mended: Counter[str]
+
+
+def source(path: Path, seen: Callable[[int], None] = lambda size: None) -> Source:
+    """The rows of a file that is no JSONL (see `streams`), one after the other; `seen` is told the bytes read.
+
+    Raises UserError, also while rows are read. Only a JSON document, a PDF and brat's pair are read as a whole.
+    """
+    suffix, mended = path.suffix.lower(), Counter()
+    if suffix in documents.READERS:
+        unit, rows = documents.READERS[suffix](path, seen)
+        return Source(suffix[1:], unit, rows, mended)
+    if suffix in (".csv", ".tsv"):
+        return Source(suffix[1:], "line", tables.table(path, suffix[1:], mended, seen), mended)
+    if suffix == ".json":
+        rows = iter(_read_json(path, "".join(tables.lines_of(path, seen, LARGEST_WHOLE)), mended))
+        return Source("json", "row", rows, mended)
+    kind, rows = tables.text(path, seen)
+    return Source(kind, "line", rows, mended)
 
 
 def streams(path: Path) -> bool:
@@ -101,43 +123,26 @@ def check_path(path: Path) -> None:
         raise UserError(
             f"{path}: cannot be read: {error.strerror}; check the path and its permissions"
         ) from None
-    if not head.strip() and (size <= len(head) or not path.read_bytes().strip()):
+    if not head.strip() and _is_blank(path):
         raise UserError(f"{path}:1: the file is empty; give it rows")
     for mark, name in WIDE_MARKS:
         if head.startswith(mark):
             raise UserError(f"{path}:1: the file is {name}; save it as UTF-8")
-    if size > LARGEST_WHOLE and path.suffix.lower() != ".parquet" and not streams(path):
+    if size > LARGEST_WHOLE and path.suffix.lower() in WHOLE and not streams(path):
         raise UserError(
             f"{path}: {size >> 20} MB of {path.suffix} cannot be read in parts; save it as .jsonl or .parquet"
         )
+
+
+def _is_blank(path: Path) -> bool:
+    with path.open("rb") as file:
+        return not any(part.strip() for part in iter(lambda: file.read(1 << 20), b""))
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _decode(path: Path, raw: bytes) -> str:
-    raw = raw.removeprefix(codecs.BOM_UTF8)
-    at = raw.find(b"\0")
-    if at >= 0:
-        line = raw.count(b"\n", 0, at) + 1
-        raise UserError(
-            f"{path}:{line}: a NUL byte at offset {at}; the file is binary or UTF-16: save it as UTF-8 text"
-        )
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: invalid UTF-8 (byte 0x{raw[error.start]:02x} at offset {error.start}); save it as UTF-8"
-        ) from None
-
-
-def _kind(path: Path, text: str) -> str:
-    suffix = path.suffix.lower().lstrip(".")
-    return suffix if suffix in ("json", "csv", "tsv") else "text"
 
 
 # JSON
@@ -161,10 +166,9 @@ def _read_jsonl(path: Path) -> Records:
     return records
 
 
-def _read_json(records: Records, text: str) -> None:
-    path = records.path
+def _read_json(path: Path, text: str, mended: Counter[str]) -> list[tuple[int, dict[str, Any]]]:
     try:
-        value = loader(records.mended)(text)
+        value = loader(mended)(text)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}; mend it"
@@ -176,15 +180,16 @@ def _read_json(records: Records, text: str) -> None:
         names = ", ".join(repr(name[:40]) for name in list(value)[:6]) if isinstance(value, dict) else ""
         found = f"one object with {names}" if names else json_name(value)
         raise UserError(f"{path}:1: expected a list of rows, found {found}; save rows as a list")
-    records.unit = "row"
+    numbered = []
     for number, record in enumerate(rows, start=1):
         if isinstance(record, str):
             record = {"text": record}
         if not isinstance(record, dict):
             raise UserError(
-                f"{records.where(number)}: expected an object {{…}}, found {json_name(record)}; make it an object"
+                f"{path}, row {number}: expected an object {{…}}, found {json_name(record)}; make it an object"
             )
-        records.rows.append((number, record))
+        numbered.append((number, record))
+    return numbered
 
 
 def _rows_of(value: Any) -> list[Any] | None:
@@ -225,85 +230,3 @@ def _flat(rows: list[Any]) -> list[Any]:
                     {"context": given.get("context"), "question": item.get("question"), "answer": answer}
                 )
     return flat
-
-
-# tables and text
-
-
-def _read_table(records: Records, text: str) -> None:
-    path = records.path
-    header_line = text.split("\n", 1)[0]
-    delimiter = "\t" if records.kind == "tsv" else max(",;\t", key=header_line.count)
-    lines = _plain_lines(text) if delimiter == "\t" else None
-    rows = lines if lines is not None else _quoted_rows(path, text, delimiter)
-    header = [name.strip() for name in rows[0][1]]
-    if len(set(header)) < len(header) or not all(header):
-        raise UserError(f"{path}:1: the header has an empty or repeated column name; name each column once")
-    for number, fields in rows[1:]:
-        if not any(field.strip() for field in fields):
-            continue
-        if len(fields) != len(header):
-            # Cells that are missing at the end read as empty; the converter then names the row.
-            records.mended["ragged_row"] += 1
-        records.rows.append((number, dict(zip(header, fields, strict=False))))
-
-
-def _plain_lines(text: str) -> list[tuple[int, list[str]]] | None:
-    """Tab-separated lines in which quotes mean nothing; None if some line has another number of cells.
-
-    Most .tsv files are so, and their lone quotes would swallow lines in a reader of quoted cells.
-    """
-    rows = [
-        (number, line.removesuffix("\r").split("\t"))
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    ]
-    width = len(rows[0][1])
-    if any(len(fields) != width for _, fields in rows):
-        return None
-    return [(number, [_unquote(field) for field in fields]) for number, fields in rows]
-
-
-def _unquote(field: str) -> str:
-    inner = field[1:-1]
-    whole = len(field) >= 2 and field[0] == field[-1] == '"' and '"' not in inner.replace('""', "")
-    return inner.replace('""', '"') if whole else field
-
-
-def _quoted_rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB refuses long documents
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
-    start = 1
-    try:
-        for fields in reader:
-            if fields:
-                rows.append((start, fields))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{path}:{start}: not a readable table: {error}; mend the quotes of this row"
-        ) from None
-    return rows
-
-
-def _read_text(records: Records, text: str) -> None:
-    """Documents of raw text: paragraphs between blank lines, or lines where there are no blank ones."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    if documents.is_conll(lines):
-        records.kind, records.rows = "conll", documents.conll(lines)
-        return
-    if records.path.suffix.lower() in (".md", ".mdx"):
-        records.rows = documents.sections(lines)
-        return
-    by_line = not any(not line.strip() for line in lines[:-1])
-    document: list[str] = []
-    start = 1
-    for number, line in enumerate([*lines, ""], start=1):
-        if line.strip():
-            if not document:
-                start = number
-            document.append(line)
-        if document and (by_line or not line.strip()):
-            records.rows.append((start, {"text": "\n".join(document)}))
-            document = []

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer.config import UserError
+from trainer.data import read
 from trainer.data.check import METHOD_OF_FORMAT
 from trainer.data.convert import SHAPES, Row, convert_rows
 from trainer.data.detect import Detected, detect
 from trainer.data.lines import blocks, parse
-from trainer.data.read import Records, check_path, read_records, streams
+from trainer.data.read import Records, check_path, streams
 from trainer.data.stage import labels_of
 
 Numbered = tuple[int, dict[str, Any]]
@@ -30,9 +31,9 @@ def numbered(path: Path, counts: Counter[str], mend: bool = False) -> Iterator[N
     """Records of a file with their lines. What cannot be read is a UserError, or with `mend` left out and counted."""
     check_path(path)
     if not streams(path):
-        records = read_records(path)
-        counts.update(records.mended)
-        yield from records.rows
+        source = read.source(path)
+        yield from source.rows
+        counts.update(source.mended)
         return
     for block in blocks(path):
         parsed = parse(block, mend)
