@@ -73,6 +73,41 @@ def open_model(home: Home, name: str) -> Iterator[Talk]:
         yield _in_ollama(home, name)
 
 
+@contextmanager
+def open_adapters(home: Home, names: list[str]) -> Iterator[tuple[Talk, Callable[[str], None]]]:
+    """(talk, use) on the base of several runs with all their adapters beside it, the first in use.
+
+    use(name) puts another run's adapter on, "base" takes all off. Raises UserError for a run whose adapter is not
+    exported, or whose base is another.
+    """
+    from trainer.export.llamacpp import LlamaCpp
+
+    folders = {name: runs.find(home.tasks, name) for name in names}
+    for name, folder in folders.items():
+        if not (folder.path / "export" / "adapter.gguf").is_file():
+            raise UserError(f"{name}: its adapter is not exported; run: tunesmith export {name} --to adapter")
+    first, config = names[0], folders[names[0]].config()
+    for name, folder in folders.items():
+        if folder.config().base_model != config.base_model:
+            raise UserError(f"{name}: its base is another than {first}'s; chat with runs of one base")
+    paths = [folder.path / "export" / "adapter.gguf" for folder in folders.values()]
+    with LlamaCpp(folders[first].path / "export" / "base.gguf", n_ctx=CONTEXT, adapters=paths) as engine:
+        current = {"name": first}
+
+        def use(name: str) -> None:
+            if name not in (*folders, "base"):
+                raise UserError(f"{name!r} is not loaded; choose one of {', '.join([*folders, 'base'])}")
+            engine.use({} if name == "base" else {names.index(name): 1.0})
+            current["name"] = name
+
+        def talk(history: list[dict[str, str]], **options: Any) -> Iterator[str]:
+            folder = folders.get(current["name"])
+            return engine.chat(task_messages(folder, history) if folder else history, **options)
+
+        use(first)
+        yield talk, use
+
+
 def _in_process(home: Home, name: str, engines: Engines) -> Talk:
     if name.endswith(".gguf"):
         if not Path(name).is_file():

@@ -38,6 +38,10 @@ def export(
         from trainer.export.serving import vllm_command
 
         typer.echo(vllm_command(folder, folder.config()))
+    if to == "adapter" and not as_json:
+        from trainer.export.serving import vllm_adapter_command
+
+        typer.echo(vllm_adapter_command(folder.config().base_model, [folder], folder.config()))
     if to in ("gguf", "ollama") and not as_json:
         show(folder)
 

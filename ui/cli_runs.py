@@ -270,24 +270,44 @@ def chat(
         str, typer.Argument(metavar="ID|MODEL", help="A run (task/v1), a GGUF file, or an Ollama model.")
     ],
     prompt: Annotated[str | None, typer.Option(help="Say this, print the answer, and leave.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="A further run on the same base; /use ID and /use base switch while you chat."),
+    ] = None,
 ) -> None:
-    """Chat with a trained model."""
-    from ui.chat import open_model
+    """Chat with a trained model, or with several adapters on one base."""
+    from ui.chat import open_adapters, open_model
     from ui.home import home
 
-    with open_model(home(), model) as talk:
-        history: list[dict[str, str]] = []
-        while True:
-            text = prompt if prompt is not None else typer.prompt(">", prompt_suffix=" ")
-            history.append({"role": "user", "content": text})
-            reply = ""
-            for piece in talk(history):
-                reply += piece
-                typer.echo(piece, nl=False)
-            typer.echo()
-            if prompt is not None:
-                return
-            history.append({"role": "assistant", "content": reply})
+    if adapter:
+        with open_adapters(home(), [model, *adapter]) as (talk, use):
+            _converse(talk, prompt, use)
+    else:
+        with open_model(home(), model) as talk:
+            _converse(talk, prompt)
+
+
+def _converse(talk: Any, prompt: str | None, use: Any = None) -> None:
+    """Ask and answer until the person leaves; `prompt` asks once."""
+    history: list[dict[str, str]] = []
+    while True:
+        text = prompt if prompt is not None else typer.prompt(">", prompt_suffix=" ")
+        if use is not None and text.startswith("/use "):
+            try:
+                use(text.removeprefix("/use ").strip())
+                history = []  # another model knows nothing of what was said to the last one
+            except UserError as fault:
+                typer.echo(str(fault), err=True)
+            continue
+        history.append({"role": "user", "content": text})
+        reply = ""
+        for piece in talk(history):
+            reply += piece
+            typer.echo(piece, nl=False)
+        typer.echo()
+        if prompt is not None:
+            return
+        history.append({"role": "assistant", "content": reply})
 
 
 def register(app: typer.Typer) -> None:

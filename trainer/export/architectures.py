@@ -29,6 +29,15 @@ COMMON = {
 }  # config.json → GGUF, without the architecture's name before it
 
 OLD_NAMES = {"num_local_experts": "num_experts"}
+# A model that sees is written as its language part: its settings stand in text_config, its weights under a prefix.
+LANGUAGE_PARTS = {"Gemma3ForConditionalGeneration": "Gemma3ForCausalLM"}
+LANGUAGE_PREFIXES = ("model.language_model.", "language_model.model.")
+OTHER_PARTS = (
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+    "vision_tower.",
+    "multi_modal_projector.",
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,18 @@ ARCHITECTURES = {
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json, with what transformers 5 calls otherwise under the name that models were published with."""
     config = read_json(folder / "config.json")
+    named = (config.get("architectures") or [""])[0]
+    if named in LANGUAGE_PARTS and isinstance(config.get("text_config"), dict):
+        config = {**config["text_config"], "architectures": [LANGUAGE_PARTS[named]]}
     return {OLD_NAMES.get(key, key): value for key, value in config.items()}
+
+
+def language_name(name: str) -> str | None:
+    """A weight's name as a model without eyes has it; None for one of the eyes."""
+    if name.startswith(OTHER_PARTS):
+        return None
+    prefix = next((prefix for prefix in LANGUAGE_PREFIXES if name.startswith(prefix)), None)
+    return f"model.{name.removeprefix(prefix)}" if prefix else name.removeprefix("language_model.")
 
 
 def row_of(folder: Path, config: dict[str, Any]) -> Architecture:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from trainer.export.architectures import read_config
 from trainer.export.header import read_header
 from trainer.export.rope import rope_of
-from trainer.export.vocabulary import read_json
 
 EXPLAINED = {
     "template": {
@@ -69,7 +69,7 @@ def wrong_rope(merged: Path, gguf: Path) -> bool:
     """Whether the file's rope base is another than the model's. Short answers may hide it: it grows with distance."""
     header = read_header(gguf)
     written = header.metadata.get(f"{header.architecture}.rope.freq_base", 0.0)
-    wanted = rope_of(merged, read_json(merged / "config.json"))["rope_theta"]
+    wanted = rope_of(merged, read_config(merged))["rope_theta"]
     return not math.isclose(written, wanted, rel_tol=1e-4)
 
 
@@ -79,7 +79,7 @@ def cause_of(kind: str, merged: Path, gguf: Path) -> str:
         return kind
     if wrong_rope(merged, gguf):
         return "rope"
-    config = read_json(merged / "config.json")
+    config = read_config(merged)
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     exact = {"float32": {"F32"}, "bfloat16": {"F32", "BF16"}, "float16": {"F32", "F16"}}.get(stored, {"F32"})
     kinds = {dtype for shape, dtype in read_header(gguf).tensors.values() if len(shape) > 1}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import UserError
-from trainer.export.architectures import Architecture, is_tied, kv_heads
+from trainer.export.architectures import Architecture, is_tied, kv_heads, language_name
 from trainer.export.vocabulary import read_json
 
 PIECE = 64 * 2**20  # bytes of a tensor held in memory at a time
@@ -97,8 +97,9 @@ def _inside(folder: Path, row: Architecture, config: dict[str, Any]) -> Iterator
             inside = SafetensorsLocal(shard).tensors
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{shard}: not a sound safetensors file: {error}; copy it again") from None
-        for name, tensor in inside.items():
-            if name.endswith(COMPUTED) or (name == "lm_head.weight" and is_tied(row, config)):
+        for full_name, tensor in inside.items():
+            name = language_name(full_name)
+            if name is None or name.endswith(COMPUTED) or (name == "lm_head.weight" and is_tied(row, config)):
                 continue  # the output is the same as the embedding
             if tensor.dtype not in STORED:
                 raise UserError(

@@ -81,6 +81,29 @@ def test_two_adapters_are_switched_on_demand_and_combined_by_weight(on_llama, ti
     assert (tmp_path / "combined" / "generation_config.json").is_file()
 
 
+def test_a_chat_switches_between_adapters_of_one_base(on_llama, monkeypatch):
+    from trainer.export import export
+    from ui.chat import open_adapters
+    from ui.home import Home
+
+    first, second = on_llama(), on_llama(r=2)
+    home = Home(first.path.parents[3])
+    with pytest.raises(UserError, match="tunesmith export reviews/v2 --to adapter"):
+        export(first, to="adapter")
+        with open_adapters(home, [first.id, second.id]):
+            pass
+    export(second, to="adapter")
+    with open_adapters(home, [first.id, second.id]) as (talk, use):
+        answers = {}
+        for name in (first.id, second.id, "base", first.id):
+            use(name)
+            text = "".join(talk([{"role": "user", "content": "Hello world"}], max_tokens=12))
+            assert answers.setdefault(name, text) == text
+        assert len(set(answers.values())) == 3
+        with pytest.raises(UserError, match="'v9' is not loaded; choose one of reviews/v1, reviews/v2, base"):
+            use("v9")
+
+
 def test_what_cannot_be_combined_is_named(on_llama, adapted, tmp_path):
     with pytest.raises(UserError, match=r"reviews/v2: its base is .*; use one base"):
         combine([(on_llama(), 1.0), (adapted(), 1.0)], tmp_path / "out")

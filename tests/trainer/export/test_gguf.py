@@ -250,6 +250,25 @@ def test_experts_are_stacked_from_both_forms_of_file(tiny_model, tiny_gguf, tmp_
         write_gguf(folder, tmp_path / "out.gguf")
 
 
+def test_of_a_model_that_sees_the_language_part_is_written(tiny_model, tiny_gguf, tmp_path):
+    """Gemma 3 of 4B and more: text_config, and weights under a prefix beside those of the eyes."""
+    from gguf import GGUFReader
+    from safetensors.torch import load_file, save_file
+
+    folder = edited(tiny_model, tmp_path, "gemma3")
+    text = json.loads((folder / "config.json").read_text())
+    whole = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {}}
+    (folder / "config.json").write_text(json.dumps(whole))
+    weights = load_file(folder / "model.safetensors")
+    named = {name.replace("model.", "model.language_model.", 1): weight for name, weight in weights.items()}
+    named["model.vision_tower.vision_model.post_layernorm.weight"] = weights["model.norm.weight"].clone()
+    save_file(named, folder / "model.safetensors")
+    found = {t.name: t.data for t in GGUFReader(write_gguf(folder, tmp_path / "out.gguf")).tensors}
+    expected = {t.name: t.data for t in GGUFReader(tiny_gguf("gemma3")).tensors}
+    assert found.keys() == expected.keys()
+    assert all((found[name] == expected[name]).all() for name in found)
+
+
 def test_a_sentencepiece_tokenizer_with_other_merges_is_refused(tiny_model, tmp_path):
     folder = edited(tiny_model, tmp_path, "mistral")
 
