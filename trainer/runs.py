@@ -371,6 +371,14 @@ def find(tasks_dir: Path, id: str) -> RunFolder:
     raise UserError(f"no run {id[:80]!r}; {hint}")
 
 
+def newest(tasks_dir: Path, task: str) -> RunFolder:
+    """The task's newest run. Raises UserError where it has none."""
+    found = [folder for folder in all_runs(tasks_dir) if folder.task == task]
+    if not found:
+        raise UserError(f"task {task!r}: has no run yet; start one: tunesmith train {task}")
+    return max(found, key=lambda folder: int(folder.version.removeprefix("v")))
+
+
 def compare(a: RunFolder, b: RunFolder) -> dict[str, Any]:
     """{"fields": {field: [a's, b's]} where the configs differ, "scores": {run id: its eval metrics}}."""
     fields = {name: [pair["from"], pair["to"]] for name, pair in _differences(a.config(), b.config()).items()}

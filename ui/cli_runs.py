@@ -265,6 +265,38 @@ def evaluate(run_id: RunId, as_json: Json = False) -> None:
         print_scores(folder.scores())
 
 
+def project(
+    name: Annotated[
+        str, typer.Argument(metavar="TASK|ID", help="A task for its newest run, or a run (task/v1).")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default tasks/TASK/project.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Language of the documents: zh-TW or en.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a task's training project as plain TRL scripts that run without Tunesmith, or add a version to it."""
+    from trainer import project as projects
+    from trainer import runs
+    from ui.cli import screen_lang
+    from ui.home import home
+
+    run = folder_of(name) if "/" in name else runs.newest(home().tasks, name)
+    written = projects.write(run, out, lang or screen_lang())
+    if as_json:
+        emit(
+            {
+                "folder": str(written.folder),
+                "version": written.version,
+                "new": written.new,
+                "kept": written.kept,
+            }
+        )
+        return
+    typer.echo(f"{written.folder}: {written.version}, {len(written.new)} files written")
+    for edited in written.kept:
+        typer.echo(f"kept as you edited it: {edited}; the new text is in {edited}.new")
+    typer.echo(f"run it: {written.folder}/scripts/run_pipeline.sh")
+
+
 def chat(
     model: Annotated[
         str, typer.Argument(metavar="ID|MODEL", help="A run (task/v1), a GGUF file, or an Ollama model.")
@@ -313,6 +345,7 @@ def _converse(talk: Any, prompt: str | None, use: Any = None) -> None:
 def register(app: typer.Typer) -> None:
     """Put the top-level commands of this file on the main application."""
     for name, command in {
-        "new": new, "baseline": baseline, "train": train, "runs": runs_list, "eval": evaluate, "chat": chat,
+        "new": new, "baseline": baseline, "train": train, "runs": runs_list, "eval": evaluate, "project": project,
+        "chat": chat,
     }.items():  # fmt: skip
         app.command(name)(command)
