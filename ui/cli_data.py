@@ -158,7 +158,9 @@ def data_rebuild(folder: Annotated[Path, typer.Argument(help="Folder with data_s
 @data_app.command("card")
 def data_card(
     source: Annotated[Path, typer.Argument(help="A data file, or a folder of train, eval and test files.")],
-    licence: Annotated[str, typer.Option(help="Licence of the source, for example apache-2.0.")] = "unknown",
+    licence: Annotated[
+        str, typer.Option(help="Licence of the source, as apache-2.0; default what stands beside the data.")
+    ] = "",
 ) -> None:
     """Write README.md beside the data: a dataset card in Hugging Face's format."""
     from trainer.data import write_card

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 
 from trainer.messages import MESSAGES
+from ui.strings_data import MADE
 from ui.strings_export import EXPORT
 from ui.strings_import import IMPORT
 
@@ -284,7 +285,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
 
 
 STRINGS |= EXPORT
-STRINGS |= IMPORT
+STRINGS |= IMPORT | MADE
 STRINGS |= {f"said.{code}": (texts["en"], texts["zh-TW"]) for code, texts in MESSAGES.items()}
 
 
@@ -320,37 +321,6 @@ STRINGS |= {  # the Data tab, and what `tunesmith data check` prints
     "data.left_out": ("{n} rows are left out by the trainer", "{n} 筆會被訓練器略過"),
     "data.plan": ("Plan with this file", "用這個檔案做計畫"),
     "data.none": ("Give a data file first.", "請先提供資料檔。"),
-    "data.packs": (
-        "{packs} packs of {length} tokens, {full} % full",
-        "裝成 {packs} 包，每包 {length} 個 token，填滿 {full} %",
-    ),
-    "data.unpacked": (
-        "without packing, batches of {size} are {full} % tokens and the rest padding",
-        "不打包時，每批 {size} 筆中 {full} % 是 token，其餘是填充",
-    ),
-    "data.packs_cut": (
-        "{rows} longer rows are cut by {tokens} tokens in all",
-        "{rows} 筆過長的資料共被截掉 {tokens} 個 token",
-    ),
-    "data.no_writer": (
-        "no model answers; start Ollama, or name a .gguf file with --model",
-        "沒有模型可用；請啟動 Ollama，或用 --model 指定 .gguf 檔案",
-    ),
-    "data.proposed": ("{n} rows wait for you in {review}", "有 {n} 筆在 {review} 等你過目"),
-    "data.thrown.no_schema": ("{n} answers were no rows and were thrown away", "{n} 個回答不合格式，已丟棄"),
-    "data.thrown.near_duplicates": (
-        "{n} nearly repeated a row and were thrown away",
-        "{n} 筆和既有資料近似，已丟棄",
-    ),
-    "data.thrown.empty": ("{n} were empty", "{n} 筆是空的"),
-    "data.thrown.equal": ("{n} prompts had twice the same answer", "{n} 題的兩個回答相同"),
-    "data.status.waiting": ("waiting", "待審"),
-    "data.status.accepted": ("accepted", "已接受"),
-    "data.status.rejected": ("rejected", "已拒絕"),
-    "data.reviewed": (
-        "{waiting} waiting, {accepted} accepted, {rejected} rejected",
-        "待審 {waiting}、已接受 {accepted}、已拒絕 {rejected}",
-    ),
     "data.sizes": ("Labels", "標籤"),
 }
 

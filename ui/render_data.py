@@ -67,6 +67,8 @@ def masks(found: dict[str, Any], t: Translate) -> str:
         head = f"<b>{escape(row['part'])}</b> " if row["part"] else ""
         said = escape(t("data.carried", n=f"{carried:,}", of=f"{len(row['ids']):,}"))
         shown.append(f'<div class="by">{head}{said}</div><pre class="tokens">{pieces}</pre>')
+    if found.get("doubled"):
+        shown.append(f'<div class="warnings">{escape(t("data.doubled", n=found["doubled"]))}</div>')
     if found["left_out"]:
         shown.append(f'<div class="warnings">{escape(t("data.left_out", n=found["left_out"]))}</div>')
     return "".join(shown)

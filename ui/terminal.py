@@ -158,7 +158,11 @@ def print_masks(found: dict[str, Any]) -> None:
             console.print(f"[black on green]{shown}[/]" if trained else f"[dim]{shown}[/]", end="")
         carried = sum(label != -100 for label in row["labels"])
         console.print(f"\n[bold]{carried} of {len(row['ids'])} tokens carry loss[/]\n")
-    for kind, count in {**found["cut"], "left out by the trainer": found["left_out"]}.items():
+    for kind, count in {
+        **found["cut"],
+        "left out by the trainer": found["left_out"],
+        "with BOS or EOS twice": found["doubled"],
+    }.items():
         if count:
             console.print(f"{kind.replace('_', ' ')}: {count}")
 

@@ -367,3 +367,17 @@ def test_the_licence_of_the_source_is_found_where_it_stands(tmp_path, name, cont
     assert [item.kind for item in measured.findings if item.kind.startswith("licence")] == (
         [kind] if kind else []
     )
+
+
+def test_every_finding_with_a_line_shows_a_case_with_nothing_private_in_it(tmp_path):
+    rows = [
+        *reviews(30),
+        {"text": "call 0912-345-678", "label": "good"},
+        {"text": "call 0912-345-678", "label": "bad"},
+    ]
+    rows += [rows[0], {"text": "", "label": "good"}]
+    kinds = found(write(tmp_path / "d.jsonl", rows))
+    assert all(item.example for item in kinds.values() if item.lines)
+    assert (
+        "[PHONE]" in kinds["label_conflict"].example and rows[0]["text"][:20] in kinds["duplicates"].example
+    )

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import yaml
+from huggingface_hub import DatasetCard
 
 from trainer.config import UserError
-from trainer.data import dedupe_file, rebuild, redact_file, repair_file, split_file, write_card
+from trainer.data import dedupe_file, make, rebuild, redact_file, repair_file, split_file, write_card
 from trainer.data.history import run, writers
-from trainer.data.masks import masked, read_batch
+from trainer.data.masks import doubles, masked, read_batch
 
 
 @pytest.fixture
@@ -28,6 +29,9 @@ def messy(tmp_path):
     path.parent.mkdir()
     path.write_bytes("\n".join(lines).encode() + b'\n{"text": "nul\0here", "label": "1"}\n{"text": "half')
     return path
+
+
+PARTS = {"train": "train", "validation": "eval", "test": "test"}
 
 
 def lines_of(path):
@@ -104,9 +108,36 @@ def test_the_card_has_front_matter_counts_and_history(messy, tmp_path):
     split_file(tmp_path / "out" / "a.jsonl", tmp_path / "out", 0.2, 0.1, 1)
     text = write_card(tmp_path / "out", "apache-2.0").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---\n")[1])
+    card = DatasetCard(text)  # as the Hub's own library reads it
+    assert card.data.license == "apache-2.0" and card.data.to_dict()["size_categories"] == ["n<1K"]
+    counted = {one["name"]: one["num_examples"] for one in card.data.to_dict()["dataset_info"]["splits"]}
+    assert counted == {
+        name: len(lines_of(tmp_path / "out" / f"{file}.jsonl")) for name, file in PARTS.items()
+    }
     assert front["license"] == "apache-2.0" and "text-classification" in front["task_categories"]
     assert [item["split"] for item in front["configs"][0]["data_files"]] == ["train", "validation", "test"]
     assert "| label | train.jsonl |" in text and "repair of messy.jsonl" in text
+
+
+def test_the_card_loads_with_datasets_and_tells_sources_and_a_licence_of_ones_own(messy, tmp_path):
+    from datasets import load_dataset
+
+    repair_file(messy, tmp_path / "out" / "a.jsonl")
+    make(
+        "merge",
+        tmp_path / "out" / "a.jsonl",
+        tmp_path / "out" / "b.jsonl",
+        {"sources": [], "weights": [2], "seed": 1},
+    )
+    split_file(tmp_path / "out" / "b.jsonl", tmp_path / "out" / "parts", 0.2, 0.1, 1)
+    text = write_card(tmp_path / "out" / "parts", "In-house, ask Mei").read_text(encoding="utf-8")
+    data = DatasetCard(text).data.to_dict()
+    assert (data["license"], data["license_name"]) == ("other", "in-house-ask-mei")
+    assert "| a.jsonl | " in text
+    loaded = load_dataset(str(tmp_path / "out" / "parts"), cache_dir=str(tmp_path / "cache"))
+    assert {name: part.num_rows for name, part in loaded.items()} == {
+        one["name"]: one["num_examples"] for one in data["dataset_info"]["splits"]
+    }
 
 
 def test_the_preview_shows_the_ids_and_labels_that_the_trainer_feeds(tmp_path, config_of, review_file):
@@ -129,4 +160,6 @@ def test_the_preview_shows_the_ids_and_labels_that_the_trainer_feeds(tmp_path, c
     pairs = lambda found: sorted((row["ids"], row["labels"]) for row in found)
     assert pairs(shown) == pairs(fed) and len(shown) >= 6
     trained = "".join(text for text, carries in shown[0]["pieces"] if carries)
+    assert not any(doubles(row["ids"], tokenizer.bos_token_id, tokenizer.eos_token_id) for row in fed)
+    assert doubles([1, 1, 5, 2], 1, 2) and doubles([1, 5, 2, 2], 1, 2) and not doubles([1, 5, 2], 1, 2)
     assert trained == "1<|im_end|>\n"  # the line end that the template puts after the answer carries loss too

@@ -1,5 +1,6 @@
 """What a person meets in the browser: two languages, a state that survives, mistakes told in a line."""
 
+import json
 import time
 from dataclasses import replace
 
@@ -226,3 +227,30 @@ def test_rows_are_brought_in_with_their_columns_named_by_hand(page, address, tmp
     page.fill("#import-source textarea", "http://169.254.169.254/x")
     page.click("#import-look")
     page.wait_for_selector("#import .error:visible")
+
+
+def test_a_file_is_mended_split_and_gets_its_card(page, address, tmp_path):
+    rows = [{"text": f"review {n} of a room", "label": ("good", "bad")[n % 2]} for n in range(40)]
+    rows[3]["text"] = "ring 0912-345-678, you dumbass"
+    data = tmp_path / "reviews.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    page.goto(f"{address}/en/?tab=data")
+    page.fill("#room-path textarea", str(data))
+    page.click("#room-check")
+    page.click("#room-redact")
+    page.wait_for_selector("text=reviews-redact.jsonl; it is checked below")
+    page.click("#room-drop")
+    page.wait_for_selector("text=Choose what to leave out first")
+    page.locator("#room-kinds input").first.check()
+    page.click("#room-drop")
+    page.wait_for_selector("text=39 rows, of 40 read")
+    page.click("#room-split > button")
+    page.click("#room-do-split")
+    page.wait_for_selector("#room-split-plan", state="visible")
+    page.click("#room-card > button")
+    page.fill("#room-licence textarea", "cc-by-4.0")
+    page.click("#room-do-card")
+    page.wait_for_selector(".dataset-card >> text=Licence of the source: cc-by-4.0")
+    assert "split of reviews-redact-drop.jsonl" in page.inner_text(".dataset-card")
+    page.click("#room-split-plan")
+    page.wait_for_function("document.querySelector('#data-path textarea')?.value.endsWith('/train.jsonl')")

@@ -105,7 +105,8 @@ def check(
     `benchmarks` are files whose questions must not be trained on, `schema` a JSON schema of the answers, `template`
     a chat template to render (given.py). Raises UserError where no row can be used.
     """
-    from trainer.data.given import findings_of_given  # which reads rows as this module shapes them
+    from trainer.data.examples import with_examples  # both read rows as this module shapes them
+    from trainer.data.given import findings_of_given
 
     length = max_length or RunConfig.model_fields["max_length"].default
     tokenizer = tokenizer_file(tokenizer) if tokenizer else ""
@@ -114,7 +115,8 @@ def check(
     measured_all = _profiled(*own, held_out)
     more = findings_of_given(Path(path), list(benchmarks), schema, template)
     more += told(findings_of_licence(measured_all.licence, own[0].licence[1]), Path(path))
-    return replace(measured_all, findings=sorted([*measured_all.findings, *more], key=worst_first))
+    found = with_examples(Path(path), sorted([*measured_all.findings, *more], key=worst_first))
+    return replace(measured_all, findings=found)
 
 
 @dataclass

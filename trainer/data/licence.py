@@ -67,6 +67,8 @@ def _front_matter(card: Path) -> str:
     except yaml.YAMLError:
         return ""
     said = found.get("license") if isinstance(found, dict) else None
+    if said == "other":
+        said = found.get("license_name") or said
     said = ", ".join(map(str, said)) if isinstance(said, list) else str(said or "")
     return "" if said == "unknown" else said[:200]
 

@@ -21,7 +21,8 @@ IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 
 def masked(path: Path, config: RunConfig, count: int) -> dict[str, Any]:
-    """{"rows": [{"part", "ids", "labels", "pieces": [[text, trained]]}], "left_out", "cut"} of the first rows.
+    """{"rows": [{"part", "ids", "labels", "pieces": [[text, trained]]}], "left_out", "cut", "doubled"} of the first
+    rows.
 
     `part` is "" or "chosen"/"rejected"; `left_out` counts rows that the trainer drops, `cut` what was shortened to
     max_length. Raises UserError.
@@ -87,7 +88,14 @@ def _measure(path: Path, config: RunConfig, count: int) -> dict[str, Any]:
         lost = len(fitted) - len(trainer.train_dataset)
     for one in found:
         one["pieces"] = _pieces(one["ids"], one["labels"], tokenizer)
-    return {"rows": found, "left_out": lost, "cut": dict(cut)}
+    doubled = sum(doubles(one["ids"], tokenizer.bos_token_id, tokenizer.eos_token_id) for one in found)
+    return {"rows": found, "left_out": lost, "cut": dict(cut), "doubled": doubled}
+
+
+def doubles(ids: list[int], bos: int | None, eos: int | None) -> bool:
+    """Whether a sequence begins with BOS twice or ends with EOS twice (which may be one and the same token)."""
+    twice = lambda pair, mark: mark is not None and pair == [mark, mark]
+    return twice(ids[:2], bos) or twice(ids[-2:], eos)
 
 
 def _small_model(config: RunConfig, texts: list[str], out: Path) -> Path:

@@ -69,10 +69,11 @@ def _minima(texts: list[str]) -> np.ndarray:
     hashes ^= hashes >> np.uint64(32)
     hashes *= np.uint64(0x9E3779B97F4A7C15)
     short = (hashes >> np.uint64(32)).astype(np.uint32)
-    # Shingles that begin in the gap after a text hold the next text's beginning: they never win.
+    # Only whole shingles count, or one of a shorter text: those that run into the gap after a text would make two
+    # short texts of different ends unlike (one more "!" at 27 characters: a Jaccard of .77 instead of .96).
     inside = np.zeros(len(short) + 1, np.int8)
     np.add.at(inside, starts, 1)
-    np.add.at(inside, starts + lengths, -1)
+    np.add.at(inside, starts + np.maximum(1, lengths - SHINGLE + 1), -1)
     outside = np.cumsum(inside[:-1]) == 0
     result = np.empty((len(texts), HASHES), np.uint32)
     for k in range(HASHES):

@@ -74,15 +74,17 @@ def add(path: Path, options: dict[str, Any], counts: Counter[str]) -> Iterator[t
     accepted = [
         one["record"] for one in read_review(Path(options["reviewed"])) if one["status"] == "accepted"
     ]
-    texts = []
+    texts: list[str] = []
+    columns: dict[str, None] = {}  # so that every row has the same, empty where the model wrote nothing
     for _, record, row in shaped(path, counts, format_of(path)):
         texts.append(text_of(row))
+        columns = columns or dict.fromkeys(record)
         yield "", record | {SYNTHETIC: record.get(SYNTHETIC) is True}
     fresh = unlike(texts, [text_of(row) for row in _rows_of(accepted, path)])
     for record, new in zip(accepted, fresh, strict=True):
         counts["added" if new else "near_duplicates"] += 1
         if new:
-            yield "", record | {SYNTHETIC: True}
+            yield "", columns | record | {SYNTHETIC: True}
 
 
 def _rows_of(records: list[dict[str, Any]], path: Path) -> list[Row]:

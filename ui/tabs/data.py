@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +12,22 @@ import gradio as gr
 from kb.errors import UserError
 from ui import render, render_data
 from ui.context import Context
-from ui.i18n import Translate
-from ui.tabs import data_import
+from ui.i18n import Translate, translator
+from ui.tabs import data_import, data_made
 from ui.tabs.plan import base_models, data_path
 
 PREVIEWED = 3
-# button → what a finding's command must hold for the button to be offered
-FIXES = {"repair": "data repair", "dedupe": "data dedupe", "redact": "data redact", "traditional": "--script"}
+OPTIONS = ("--labels", "--no-think")
+# button → (its step, the step's options, whether a finding's command is what it does)
+FIXES: dict[str, tuple[str, dict[str, Any], Callable[[str], bool]]] = {
+    "repair": ("repair", {}, lambda c: c.startswith("tunesmith data repair") and not c.endswith(OPTIONS)),
+    "labels": ("repair", {"labels": True}, lambda c: c.endswith("--labels")),
+    "no_think": ("repair", {"no_think": True}, lambda c: c.endswith("--no-think")),
+    "dedupe": ("dedupe", {"near": True}, lambda c: c.startswith("tunesmith data dedupe")),
+    "redact": ("redact", {}, lambda c: c.startswith("tunesmith data redact")),
+    "traditional": ("convert", {"script": "traditional"}, lambda c: c.endswith("--script traditional")),
+    "balance": ("balance", {"ratio": 10, "seed": 42}, lambda c: c.startswith("tunesmith data balance")),
+}
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
@@ -40,6 +50,8 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             page.fixes = {
                 name: gr.Button(t("data." + name), visible=False, elem_id=f"room-{name}") for name in FIXES
             }
+            page.kinds = gr.CheckboxGroup([], label=t("data.kinds"), visible=False, elem_id="room-kinds")
+            page.drop = gr.Button(t("data.drop"), visible=False, elem_id="room-drop")
             page.model = gr.Dropdown(
                 choices=base_models(t)[1:], value="starter", label=t("data.model"), allow_custom_value=True, visible=False
             )  # fmt: skip
@@ -51,6 +63,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             page.made = gr.HTML()
             page.result = gr.HTML(render.note(t("data.empty")))
             page.tokens = gr.HTML()
+            page.lower = data_made.build(context, t)
     return page
 
 
@@ -62,9 +75,12 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         page.tokens,
         page.current,
         *page.fixes.values(),
+        page.kinds,
+        page.drop,
         page.model,
         page.preview,
         page.plan,
+        *data_made.opened(page.lower),
     ]
 
     def look(data: Path | None, against: str, said: str = "", progress: Any = None) -> list[Any]:
@@ -75,11 +91,17 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
             measured = examine(data, against, progress)
         except UserError as fault:
             # what stood there was of another file
-            hidden = [gr.update(visible=False)] * (len(shown) - 5)
-            return ["", render.error(str(fault)), "", "", "", *hidden]
+            hidden = [gr.update(visible=False)] * (len(FIXES) + 5)
+            return ["", render.error(str(fault)), "", "", "", *hidden, *data_made.closed()]
         offered = [gr.Button(visible=fits(name, measured)) for name in FIXES]
-        rest = [gr.Dropdown(visible=True), gr.Button(visible=True), gr.Button(visible=True)]
-        return [render_data.checked(measured, lang, t), "", said, "", str(data), *offered, *rest]
+        kinds = droppable(measured, lang)
+        rest = [
+            gr.CheckboxGroup(choices=kinds, value=[], visible=bool(kinds)),
+            gr.Button(visible=bool(kinds)),
+        ]
+        rest += [gr.Dropdown(visible=True), gr.Button(visible=True), gr.Button(visible=True)]
+        found = render_data.checked(measured, lang, t)
+        return [found, "", said, "", str(data), *offered, *rest, *data_made.offered(measured)]
 
     def check(file: str | None, path: str, against: str, progress: Any = gr.Progress()):
         return look(data_path(context, file, path), against, progress=progress)
@@ -93,17 +115,10 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
 
     data_import.connect(context, lang, t, page.bring).then(brought, [page.bring.made, page.against], shown)
 
-    def fix(name: str, current: str, against: str):
-        try:
-            made = mend(name, Path(current), context.home.uploads, against)
-        except UserError as fault:
-            return [gr.skip(), render.error(str(fault)), *[gr.skip()] * (len(shown) - 2)]
-        return look(made, against, render.note(t("data.made", name=made.name)))
-
-    for name, button in page.fixes.items():
-        button.click(
-            lambda current, against, n=name: fix(n, current, against), [page.current, page.against], shown
-        )
+    _connect_fixes(context, lang, t, page, look, shown)
+    data_made.connect(
+        data_made.Room(context, lang, t, page.lower, page.current, page.against, look, shown, plan_page, tabs)
+    )
 
     def preview(current: str, model: str):
         try:
@@ -114,6 +129,25 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
     page.preview.click(preview, [page.current, page.model], [page.tokens, page.error], concurrency_limit=1)
     onward = lambda current, against: (current, against, gr.Tabs(selected="plan"))
     page.plan.click(onward, [page.current, page.against], [plan_page.path, plan_page.test_path, tabs])
+
+
+def _connect_fixes(context: Context, lang: str, t: Translate, page: Any, look: Any, shown: list[Any]) -> None:
+    """The buttons that make a better file, which is then looked at."""
+
+    def fix(name: str, current: str, against: str, kinds: list[str]):
+        data = Path(current)
+        out = data_made.work_folder(context, data) / f"{data.stem}-{name}.jsonl"
+        try:
+            said = mend(name, data, out, against, kinds, lang)
+        except UserError as fault:
+            return [gr.skip(), render.error(str(fault)), *[gr.skip()] * (len(shown) - 2)]
+        return look(out, against, data_made.lines(t("data.made", name=out.name) + "\n" + said))
+
+    for name, button in {**page.fixes, "drop": page.drop}.items():
+        button.click(
+            lambda current, against, kinds, n=name: fix(n, current, against, kinds),
+            [page.current, page.against, page.kinds], shown, concurrency_limit=1,
+        )  # fmt: skip
 
 
 def examine(data: Path, against: str, progress: Any = None) -> Any:
@@ -134,25 +168,27 @@ def examine(data: Path, against: str, progress: Any = None) -> Any:
 
 def fits(name: str, measured: Any) -> bool:
     """Whether some finding's command is what the button does."""
-    return any(FIXES[name] in (finding.command or "") for finding in measured.findings)
+    return any(FIXES[name][2](finding.command or "") for finding in measured.findings)
 
 
-def mend(name: str, data: Path, folder: Path, against: str) -> Path:
-    """The new file; what was done stands in data_source.yaml beside it."""
-    from trainer.data import convert_file, dedupe_file, redact_file, repair_file
+def droppable(measured: Any, lang: str) -> list[tuple[str, str]]:
+    """(message, kind) of the findings whose rows can be left out."""
+    found = [one for one in measured.findings if (one.command or "").startswith("tunesmith data drop")]
+    return [(render.localised(one.message, lang), one.kind) for one in found]
 
-    out = folder / f"{data.stem}-{name}.jsonl"
-    if name == "repair":
-        repair_file(data, out)
-    elif name == "dedupe":
-        dedupe_file(
-            data, out, near=True, against=Path(against.strip()).expanduser() if against.strip() else None
-        )
-    elif name == "redact":
-        redact_file(data, out)
-    else:
-        convert_file(data, out, "traditional")
-    return out
+
+def mend(name: str, data: Path, out: Path, against: str, kinds: list[str], lang: str) -> str:
+    """Make the new file and say what was done; data_source.yaml beside it says so too. Raises UserError."""
+    from trainer.data import make
+
+    if name == "drop":
+        if not kinds:
+            raise UserError(translator(lang)("data.choose_kinds"))
+        return make("drop", data, out, {"kinds": kinds}, lang)
+    step, options, _ = FIXES[name]
+    if name == "dedupe" and against.strip():
+        options = options | {"against": str(Path(against.strip()).expanduser())}
+    return make(step, data, out, options, lang)
 
 
 def tokens_of(data: Path, model: str) -> dict[str, Any]:
