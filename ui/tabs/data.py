@@ -120,6 +120,12 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         data_made.Room(context, lang, t, page.lower, page.current, page.against, look, shown, plan_page, tabs)
     )
 
+    _connect_preview(t, page)
+    onward = lambda current, against: (current, against, gr.Tabs(selected="plan"))
+    page.plan.click(onward, [page.current, page.against], [plan_page.path, plan_page.test_path, tabs])
+
+
+def _connect_preview(t: Translate, page: Any) -> None:
     def preview(current: str, model: str):
         try:
             return render_data.masks(tokens_of(Path(current), model), t), ""
@@ -127,8 +133,6 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
             return "", render.error(str(fault))
 
     page.preview.click(preview, [page.current, page.model], [page.tokens, page.error], concurrency_limit=1)
-    onward = lambda current, against: (current, against, gr.Tabs(selected="plan"))
-    page.plan.click(onward, [page.current, page.against], [plan_page.path, plan_page.test_path, tabs])
 
 
 def _connect_fixes(context: Context, lang: str, t: Translate, page: Any, look: Any, shown: list[Any]) -> None:
