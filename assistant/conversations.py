@@ -70,6 +70,15 @@ def append(path: Path, conversation: str, question: str, answer: Answer) -> None
         )
 
 
+def amend(path: Path, conversation: str, answer: Answer) -> None:
+    """Put another answer in the place of the last one."""
+    with _store(path) as store:
+        store.execute(
+            "UPDATE turns SET answer = ? WHERE conversation = ? AND number = (SELECT MAX(number) FROM turns WHERE conversation = ?)",
+            (json.dumps(asdict(answer), ensure_ascii=False), conversation, conversation),
+        )
+
+
 def load(path: Path, conversation: str) -> Turns:
     """(question, answer) pairs, oldest first; none for an id that is not there."""
     with _store(path) as store:

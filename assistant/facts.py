@@ -25,6 +25,8 @@ DERIVED = (
     "model_licence", "model_listed", "params_per_rank", "fits_full", "fits_lora", "fits_qlora", "batch_fits", "fits",
     "memory_gb", "memory_high_gb", "usable_gb", "steps", "hours", "base_model_given", "cpu_cores",
     "named", "label_tokens", "model_size_guessed", "available_gb", "preset", "host_needed_gb", "disk_needed_gb", "disk_free_gb", "host_ram_gb",
+    "hours_high", "served_gb", "test_rows", "has_test", "absent_in_train", "absent_in_test", "duplicate_share", "conflicts",
+    "loss_share", "data_licence", "data_non_commercial",
 )  # fmt: skip
 MOST_LABELS = 20  # labels that the instruction of a row can name
 TEMPLATE = 24  # tokens of the instruction's own words, about
@@ -47,7 +49,9 @@ def complete(situation: Situation, profile: Any = None) -> Situation:
     return Situation(**(read | measured | given))
 
 
-def facts_of(situation: Situation, hardware: Hardware | None = None, profile: Any = None) -> dict[str, Any]:
+def facts_of(
+    situation: Situation, hardware: Hardware | None = None, profile: Any = None, test: Any = None
+) -> dict[str, Any]:
     """All facts that are known before anything is decided; a fact that is not known is None."""
     facts: dict[str, Any] = dict.fromkeys(DERIVED)
     facts |= situation.model_dump()
@@ -65,7 +69,7 @@ def facts_of(situation: Situation, hardware: Hardware | None = None, profile: An
         "teacher": bool(re.search(r"\bteacher\b|distil|蒸餾|蒸馏|教師模型|教师模型", goal, re.I)),
         "wants_cpt": bool(
             re.search(
-                r"continued? pre-?train|\bCPT\b|(?:繼續|继续|持續|持续|增量)預?预?訓?训?練?练?預?训?练?|domain[- ]adaptive pre",
+                r"continued? pre-?train|\bCPT\b|(?:繼續|继续|持續|持续|增量)預?预?訓?训?練?练?預?训?练?|續寫|续写|continue (?:my|the|our) (?:novel|stor)|domain[- ]adaptive pre",
                 goal,
                 re.I,
             )
@@ -76,6 +80,8 @@ def facts_of(situation: Situation, hardware: Hardware | None = None, profile: An
     facts["plans_training"] = _plans_training(situation, goal)
     if profile is not None:
         facts |= _measured(profile)
+    if test is not None:
+        facts |= _held_out(profile, test)
     return facts
 
 
@@ -175,8 +181,26 @@ def _measured(profile: Any) -> dict[str, Any]:
         "longest": lengths.max if lengths else None,
         "completion_longest": completions.max if completions else None,
         "duplicates": profile.duplicates,
+        "duplicate_share": profile.duplicates / max(1, profile.rows),
+        "conflicts": profile.conflicts,
+        "loss_share": profile.loss_share,
+        "data_licence": profile.licence or None,
+        "data_non_commercial": bool(re.search(r"\bNC\b|non-?commercial|research only", profile.licence, re.I)),
         "data_file": str(profile.path),
         **({"task_name": name} if name else {}),
+    }
+
+
+def _held_out(profile: Any, test: Any) -> dict[str, Any]:
+    """What a test file says beside the training file: its rows, and labels that only one of them has."""
+    trained, tested = (set(one.labels or ()) if one is not None else set() for one in (profile, test))
+    both = bool(trained and tested)
+    named = lambda labels: ", ".join(sorted(map(str, labels))[:MOST_LABELS]) or None
+    return {
+        "has_test": True,
+        "test_rows": test.rows,
+        "absent_in_train": named(tested - trained) if both else None,
+        "absent_in_test": named(trained - tested) if both else None,
     }
 
 

@@ -15,10 +15,12 @@ from typing import Any
 
 from assistant import basemodel
 from assistant.facts import complete, facts_of, like_card, rows_for
+from assistant.fit import fit
 from assistant.rules import Choice, citation, decide, evaluate, matching
 from assistant.situation import situation, situation_from_profile, situation_from_text
 from assistant.types import Reason, Recommendation, Situation
 from kb.facts import Rule, by_id
+from trainer import rate
 from trainer.calibration import Pair
 from trainer.config import STARTER, RunConfig
 from trainer.estimate import estimate
@@ -36,7 +38,8 @@ __all__ = [
 ASSUMED_MACHINE = ("gpus", "gpu_vram_gb", "bf16", "ram_gb", "headroom", "headroom_least")
 ASSUMED_DATA = ("train_rows", "avg_tokens", "avg_completion_tokens")
 PLANS = ("safe", "recommended", "best")
-WANTED = ("families", "kinds", "target_b", "length_needed")
+WANTED = ("families", "kinds", "serve_gb_per_second", "serve_gflops", "target_b", "length_needed")
+RESULTS = ("answer_ms", "score_points")
 # RunConfig's fields in the order in which one depends on another. A field that no rule speaks of is left out.
 BEFORE_STEPS = (
     "base_model", "starter_hidden_size", "starter_layers", "starter_vocab_size", "peft", "precision", "optim", "r",
@@ -52,16 +55,18 @@ AFTER_STEPS = (
 
 def recommend(
     situation: Situation, hardware: Hardware | None = None, profile: Any = None, lang: str = "en",
-    pairs: Sequence[Pair] = (),
+    pairs: Sequence[Pair] = (), test: Any = None, rate: float | None = None,
 ) -> Recommendation:  # fmt: skip
     """A decision and, where it is to train, a run, each value with its reason in `lang` ("en" or "zh-TW").
 
     `hardware` counts where the situation says nothing of GPUs; without either, the rules assume one. `profile`
-    is trainer.data.profile() of the data file, `pairs` are finished runs of this home (trainer.calibration.load).
-    Never raises for a valid situation.
+    is trainer.data.profile() of the data file and `test` that of a test file, `pairs` are finished runs of this home
+    (trainer.calibration.load), `rate` what this machine computes (trainer.rate.known). Never raises for a valid situation.
     """
     situation = complete(situation, profile)
-    facts = facts_of(situation, hardware, profile) | {"pairs_measured": pairs}
+    facts = facts_of(situation, hardware, profile, test) | {"pairs_measured": pairs}
+    # A rate that was measured here says nothing of another machine that the person described.
+    facts["rate"] = rate if facts["host_ram_gb"] else None
     reasons: dict[str, Reason] = {}
     for name in ASSUMED_MACHINE:
         _assume(name, facts)
@@ -94,7 +99,11 @@ def _fill(facts: dict[str, Any], reasons: dict[str, Reason], lang: str) -> dict[
     facts["steps"] = _steps(facts)
     for name in (*AFTER_STEPS, "memory_gb", "model_b"):
         _settle(name, facts, reasons, lang)
-    return _estimate(facts, reasons, chosen.shape, lang)
+    facts["candidate"] = chosen
+    guess = _estimate(facts, reasons, chosen.shape, lang)
+    for name in RESULTS:
+        _assume(name, facts)
+    return guess
 
 
 def _plan(
@@ -132,17 +141,42 @@ def _plan(
 
 def from_inputs(
     given: dict[str, Any], text: str | None = None, data: Path | None = None, lang: str = "en",
-    pairs: Sequence[Pair] = (),
+    pairs: Sequence[Pair] = (), test: Path | None = None, home: Path | None = None,
 ) -> Recommendation:  # fmt: skip
-    """What the command line does: keys, a sentence and a data file together, on this machine.
+    """What the command line does: keys, a sentence, a data file and a test file together, on this machine.
 
-    Raises UserError for an unknown key, a bad value, or a data file that cannot be read.
+    Raises UserError for an unknown key, a bad value, or a file that cannot be read.
     """
-    from trainer.data import profile
     from trainer.hardware import probe
 
+    hardware = probe()
     values = {"goal": text, **given} if text else given
-    return recommend(situation(values), probe(), profile(data) if data else None, lang, pairs)
+    measured_rate = rate.known(home, hardware) if home else None
+    found, _ = on_file(situation(values), hardware, data, lang, pairs, test, measured_rate)
+    if test and found.run:
+        found.run["test_file"] = str(test)
+    return found
+
+
+def on_file(
+    situation: Situation, hardware: Hardware | None, data: Path | None, lang: str = "en",
+    pairs: Sequence[Pair] = (), test: Path | None = None, rate: float | None = None,
+) -> tuple[Recommendation, Any]:  # fmt: skip
+    """(recommendation, profile of the data file or None).
+
+    Lengths are estimated first; where the model that is then proposed has its tokenizer on this machine, they are
+    counted with it, and the advice is given on the counts.
+    """
+    from trainer.base import local_tokenizer
+    from trainer.data import profile
+
+    held_out = profile(test) if test else None
+    measured = profile(data) if data else None
+    found = recommend(situation, hardware, measured, lang, pairs, held_out, rate)
+    if data and found.run and (own := local_tokenizer(found.run["base_model"])):
+        measured = profile(data, tokenizer=own)
+        found = recommend(situation, hardware, measured, lang, pairs, held_out, rate)
+    return found, measured
 
 
 def to_json(recommendation: Recommendation) -> dict[str, Any]:
@@ -163,6 +197,7 @@ def to_json(recommendation: Recommendation) -> dict[str, Any]:
         "baseline": first_step(recommendation),
         "plans": recommendation.plans,
         "ask": recommendation.ask,
+        "fixes": recommendation.fixes,
     }
 
 
@@ -183,20 +218,29 @@ def yours(
     {field: {"value", "advised", "rule": "yours", "advised_rule", "because", "warning", "citation"}}; `warning` is
     None while the value stays in the range that the rule admits.
     """
-    beyond = beyond_advice(values, recommendation, lang)
+    return yours_of(
+        values, {name: _reason_json(reason) for name, reason in recommendation.reasons.items()}, lang
+    )
+
+
+def yours_of(
+    values: Mapping[str, Any], reasons: Mapping[str, dict[str, Any]], lang: str = "en"
+) -> dict[str, dict[str, Any]]:
+    """`yours` for reasons as JSON, as they were saved beside a run: a value changed since then is the person's."""
+    beyond = _beyond(values, reasons, lang)
     found = {}
-    for name, reason in recommendation.reasons.items():
-        if name not in values or name not in RunConfig.model_fields or values[name] == reason.value:
+    for name, reason in reasons.items():
+        if name not in values or name not in RunConfig.model_fields or values[name] == reason["value"]:
             continue
         told = "Set by you; advised was {}. {}" if lang == "en" else "由你設定；建議值為 {}。{}"
         found[name] = {
             "value": values[name],
-            "advised": reason.value,
+            "advised": reason["value"],
             "rule": "yours",
-            "advised_rule": reason.rule,
-            "because": told.format(reason.value, reason.because),
+            "advised_rule": reason["rule"],
+            "because": told.format(reason["value"], reason["because"]),
             "warning": beyond.get(name),
-            "citation": reason.citation,
+            "citation": reason["citation"],
         }
     return found
 
@@ -205,14 +249,20 @@ def beyond_advice(
     values: Mapping[str, Any], recommendation: Recommendation, lang: str = "en"
 ) -> dict[str, str]:
     """A sentence for each field whose value leaves the range that its rule admits: {field: why}."""
+    reasons = {name: _reason_json(reason) for name, reason in recommendation.reasons.items()}
+    return _beyond(values, reasons, lang)
+
+
+def _beyond(values: Mapping[str, Any], reasons: Mapping[str, dict[str, Any]], lang: str) -> dict[str, str]:
     found = {}
-    for name, reason in recommendation.reasons.items():
-        advised = reason.overruled[0] if reason.rule.endswith("-yours") and reason.overruled else None
-        low, high = _range_of(name, advised["rule"] if advised else reason.rule)
+    for name, reason in reasons.items():
+        lost = reason.get("overruled")
+        advised = lost[0] if reason["rule"].endswith("-yours") and lost else None
+        low, high = _range_of(name, advised["rule"] if advised else reason["rule"])
         value = values.get(name)
         if not isinstance(value, int | float) or low <= value <= high:
             continue
-        why = advised["because"] if advised else reason.because
+        why = advised["because"] if advised else reason["because"]
         if lang == "en":
             found[name] = f"{name} {value:g} is outside {low:g} to {high:g}. {why}"
         else:
@@ -221,7 +271,8 @@ def beyond_advice(
 
 
 def _range_of(name: str, rule: str) -> tuple[float, float]:
-    low, high = by_id("rules")[rule].range.get(name, (-math.inf, math.inf))
+    known = by_id("rules").get(rule)  # a run that was saved by another version may name a rule that is gone
+    low, high = known.range.get(name, (-math.inf, math.inf)) if known else (-math.inf, math.inf)
     return low, high
 
 
@@ -287,14 +338,24 @@ def _estimate(facts: dict[str, Any], reasons: dict[str, Reason], shape: Any, lan
     run = RunConfig(**{name: reasons[name].value for name in RunConfig.model_fields if name in reasons})
     # A starter's small vocabulary makes more tokens of a text than the measure counts: rows are taken as full.
     mean = facts["max_length"] if facts["base_model"] == STARTER else facts["avg_tokens"]
-    lengths = SimpleNamespace(p50=mean, max=facts["max_length"])
+    lengths = SimpleNamespace(p50=mean, max=facts["max_length"], mean=mean)
     machine = _planned_machine(facts)
-    guess = asdict(estimate(run, shape, lengths, machine, facts["train_rows"], lang, facts["pairs_measured"]))
+    guess = asdict(
+        estimate(
+            run, shape, lengths, machine, facts["train_rows"], lang, facts["pairs_measured"], facts["rate"]
+        )
+    )
     guess |= {"available_gb": facts["available_gb"], "fits": facts["fits"]}
     guess["device"] = machine.gpus[0].name if machine.gpus else None
     facts["memory_high_gb"] = guess["high_gb"]
     facts["host_needed_gb"], facts["disk_needed_gb"] = guess["host_gb"], guess["disk_gb"]
-    facts["hours"] = guess["seconds"] / 3600 if guess["seconds"] else None
+    facts["hours"] = guess["total_seconds"] / 3600 if guess["total_seconds"] else None
+    facts["hours_high"] = guess["total_seconds_high"] / 3600 if guess["total_seconds"] else None
+    facts["served_gb"] = next(
+        s["device_gb"] or s["host_gb"] for s in guess["stages"] if s["name"] == "serving q4_k_m"
+    )
+    if not facts["has_test"]:
+        facts["test_rows"] = int(facts["train_rows"] * facts["test_fraction"])
     return guess
 
 
@@ -303,6 +364,7 @@ def _recommendation(
     guess: dict[str, Any] | None = None, plans: Sequence[dict[str, Any]] = (),
 ) -> Recommendation:  # fmt: skip
     run = {name: reasons[name].value for name in RunConfig.model_fields if name in reasons}
+    suited = fit(RunConfig(**run), facts, lang) if facts["trains"] else None
     return Recommendation(
         decision=facts["decision"],
         run=run if facts["trains"] else None,
@@ -314,6 +376,8 @@ def _recommendation(
         memory_gb=facts["memory_gb"],
         plans=list(plans),
         ask=_question(facts, situation.asked or [], lang),
+        fixes=suited.fixes if suited else [],
+        facts=facts,
     )
 
 

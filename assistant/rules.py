@@ -46,7 +46,7 @@ BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     ),
 }
 # Fields that every matching rule adds to, in order of priority; all others have one winner.
-COLLECTED = ("warning", "alternative", "ask")
+COLLECTED = ("warning", "alternative", "ask", "fix")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from assistant.goals import goals_in
 from assistant.numerals import NUMBER, number
 from assistant.types import Situation
 from trainer.config import UserError
@@ -22,12 +23,14 @@ NOUNS = (
     "rows?|examples?|samples?|records?|reviews?|sentences?|tweets?|emails?|messages?|comments?|tickets?|conversations?|"
     "dialog(?:ue)?s?|instructions?|q&as?|qas?|question[- ]answers?|questions?|utterances?|translations?|pairs|texts?|"
     "transcripts?|summaries|labels?|abstracts?|posts?|notes|traces?|solutions?|functions?|snippets?|descriptions?|"
-    "headlines?|titles|decisions|judge?ments|reports?|contracts?|queries|prompts?|answers?|stories|letters|chats?|calls?|instances?|items"
+    "headlines?|titles|decisions|judge?ments|reports?|contracts?|queries|prompts?|answers?|stories|letters|chats?|calls?|instances?|items|"
+    "claims|cases|listings|bugs|issues|commits|poems|lyrics|paragraphs|captions|logs|transactions|inquiries|complaints|essays|"
+    "exercises|clauses|segments|entries|data ?points|interactions|threads|annotations|rewrites|recordings|invoices|resumes|c\\.?v\\.?s"
 )
-HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題|FAQ|QA"
+HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題|FAQ|QA|病歷|病历|摘要|逐字稿|回覆|回复|回答|紀錄|记录|合約|合同|報告|报告|簡訊|短信|貼文|留言|新聞|新闻|文案|作文|信件|郵件|邮件|履歷|简历|發票|发票"
 LABELLED = "標註|标注|標記|标记|標好|标好|labell?ed|annotated"
 COUNTS: list[tuple[str, str]] = [
-    ("preference_pairs", r"(?:組|组|對|对|筆|条|條|個|个)?\s*(?:人工)?(?:的)?\s*(?:偏好|chosen\s*/\s*rejected|比較|比较|好壞對比|较好和较差)"),
+    ("preference_pairs", r"(?:組|组|對|对|筆|条|條|個|个)?\s*(?:人工)?(?:標註|标注)?(?:過|过)?(?:的)?\s*(?:偏好|chosen\s*/\s*rejected|比較|比较|好壞|好坏|優劣|优劣|一好一壞|一好一坏|较好和较差)"),
     ("preference_pairs", r"(?:human\s+|labell?ed\s+)?(?:preference|comparison|chosen[/ -]+(?:and\s+)?rejected|ranked)\s*(?:answer\s+)?(?:pairs?|comparisons?|data|examples)?"),
     ("preference_pairs", r"pairs\s+of\s+(?:\w+\s+)?(?:chosen|preferred|good|better)"),
     ("thumbs_down", r"(?:個|个|筆|条|條|次|則)?\s*(?:倒讚|倒赞|踩|負評按鈕|差評回饋|點踩|点踩|不喜歡)"),
@@ -35,14 +38,15 @@ COUNTS: list[tuple[str, str]] = [
     ("thumbs_up", r"(?:個|个|筆|条|條|次|則)?\s*(?:按讚|點讚|点赞|讚|赞|喜歡)"),
     ("thumbs_up", r"(?:thumbs?[- ]?ups?|likes|upvotes?)"),
     ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?題)"),
-    ("verifier_prompts", r"(?:\w+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:\w+\s+){0,4}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
-    ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|网页|網頁))"),
+    ("verifier_prompts", r"(?:[\w-]+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:[\w-]+\s+){0,6}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
+    ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|說明书|说明书|网页|網頁|小說|小说|書|书|課本|课本|教材|判例|規範|规范))"),
     ("docs", r"(?:[A-Za-z-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki|handbooks?|books)\b"),
     ("docs", r"-page\b"),
     ("rows", rf"(?:份|篇|個|个|张|張)?\s*(?:已)?(?:{LABELLED})(?:好|過|过)?(?:的)?"),
     ("rows", r"(?:筆|条|條|則|则|句|列|行|封|組|组|段|通|輪|轮|篇)"),
     ("rows", rf"(?:個|个|道|份|張|张)\s*(?:[\w\u4e00-\u9fff]{{1,8}}?\s*)??(?:{HAN_NOUNS})"),
     ("rows", rf"(?:[A-Za-z'/-]+\s+){{0,5}}?(?:{NOUNS})\b"),
+    ("rows", r"(?:[A-Za-z'/-]+\s+){1,5}?(?:labell?ed|annotated|tagged|categori[sz]ed)\b"),
 ]  # fmt: skip
 # The other way round: the name first, then the number.
 NAMED_COUNTS: list[tuple[str, str]] = [
@@ -54,21 +58,27 @@ NAMED_COUNTS: list[tuple[str, str]] = [
 ]  # fmt: skip
 DATA_IS = r"(?:資料量?|数据量?|資料集|数据集|語料|语料|dataset|data)(?:\s*(?:大約|大约|約|约|有|共|總共|of|size|is|about|:|：))*\s*"
 # Documents, and their number after them: "the wiki's files, about 600 of them" in Chinese.
+# Articles of a law are documents to look up, though 條 counts rows elsewhere.
+ARTICLES = r"(?:法規|法规|條文|条文|規章|规章|規定|规定)[^。.;；\d]{0,12}[，,]?\s*(?:大約|大约|約|约|有|共|總共|总共)*\s*"
+# What comes in every day is what the model will work on, not what it is trained on.
+STREAM = r"(?:每天|每日|天天|每週|每周|每月|每個月|每个月|每小時|daily|per day|a day|every day|each day)[^，。,;；\d]{0,10}$"
+STREAM_AFTER = r"^[^，。,;；\d]{0,24}?(?:per (?:day|week|month)|a day|every day|each day|daily|/\s?day)"
 DOCS_ARE = r"(?:文件|文檔|文档|手冊|手册|規章|规章|條文|条文|法規|法规|PDF)[^，。,.;；\d]{0,6}[，,]?\s*(?:大約|大约|約|约|有|共|總共|总共)*\s*"
 TASKS: list[tuple[str, str]] = [
     ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),
     ("tool-use", r"tool[- ]?(?:use|call)|function[- ]call|工具(?:呼叫|調用|调用|使用)|函(?:式|数|數)(?:呼叫|调用)|\bagent\b"),
     ("translation", r"翻譯|翻译|translat"),
     ("summarization", r"摘要|總結|总结|summar[iy]"),
-    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息|簡訊|短信|信息|留言)|categor|moderation|\bclasses\b|分(?:成|為|为).{0,8}類|分(?:成|为).{0,8}类|類別|类别"),
+    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息|簡訊|短信|信息|留言)|categor|moderation|偵測|侦测|检测|檢測|\bdetect|fraud|詐騙|诈骗|分派|分到|分發到|分发到|歸類|归类|歸到|\brouting\b|\btriage|打標|打标|\bclasses\b|分(?:成|為|为).{0,8}類|分(?:成|为).{0,8}类|類別|类别"),
     ("extraction", r"抽取|擷取|提取|萃取|extract|結構化|结构化|structured output"),
     ("code", r"程式碼|代碼|代码|寫程式|写程序|編程|编程|\bcod(?:e|ing)\b|\bSQL\b|programming"),
     ("reasoning", r"推理|reasoning|\bmath|數學|数学|解題|解题"),
-    ("style", r"風格|风格|語氣|语气|口吻|文風|文风|\bstyle\b|\btone\b|persona|brand voice|角色扮演|roleplay"),
+    ("style", r"風格|风格|語氣|语气|口吻|口氣|口气|語調|语调|文風|文风|\bstyle\b|\btone\b|persona|brand voice|角色扮演|roleplay"),
     ("preference", r"偏好|對齊|对齐|preference|\balign"),
     ("chat", r"客服|聊天|對話|对话|chat|customer (?:service|support)|support bot|conversation|dialog|助理|助手|assistant"),
     ("domain-knowledge", r"領域知識|领域知识|專業知識|专业知识|知識庫|知识库|公司(?:內部)?(?:知識|文件|規章)|法規|法规|手冊|手册|knowledge|問答|问答|\bQ&?A\b|question answering|\bpolic(?:y|ies)\b|\bfacts\b|handbook"),
-    ("generation", r"生成|寫作|写作|文案|撰寫|撰写|generat|\bwrit(?:e|ing)\b|copywriting|story|小說|小说"),
+    ("classification", r"評分|评分|打分|星級|星级|[顆颗]星|\bratings?\b|判斷是否|判断是否|是不是|yes\s*/\s*no|labell?ed (?:as|with|by|into)"),
+    ("generation", r"續寫|续写|生成|寫作|写作|文案|撰寫|撰写|generat|\bwrit(?:e|ing)\b|copywriting|story|小說|小说"),
 ]  # fmt: skip
 LANGUAGES: list[tuple[str, str]] = [
     ("zh-TW", r"繁體|繁体|正體|台灣|臺灣|traditional chinese|taiwan"),
@@ -86,16 +96,23 @@ LANGUAGES: list[tuple[str, str]] = [
     ("id", r"印尼|indonesian"),
     ("pt", r"葡萄牙|portuguese"),
 ]
+POSITIVE = r"正面|正向|正例|正樣本|正样本|陽性|阳性|正常|\bpositives?\b|\bnormal\b"
+NEGATIVE = r"負面|负面|負向|负向|負例|负例|負樣本|负样本|陰性|阴性|異常|异常|\bnegatives?\b|\babnormal\b"
+# "only 4 % are …", "2 % positive": the rare class of two
+RARE = (
+    r"(?:只有|僅有|仅有|僅|仅|\bonly|\bjust)\s*(?:約|约|about)?\s*(\d{1,2}(?:\.\d+)?)\s*[%％]\s*(?:是|為|为|屬|属|are|is|of)"
+    rf"|(\d{{1,2}}(?:\.\d+)?)\s*[%％]\s*(?:的)?(?:{POSITIVE}|{NEGATIVE}|fraud|spam|詐騙|诈骗|垃圾)"
+)
 MOST_TEXT = 2000  # characters of a question that are read
 ROW_TASKS = ("classification", "ner", "extraction", "summarization", "translation")
-NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+)?gpus?\b|without\s+(?:a\s+|any\s+)?gpu|no\s+graphics\s+card|GPU\s*[:：]\s*(?:none|no\b|無|无|沒有|没有)|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
-SENSITIVE = r"敏感|機密|机密|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
+NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+|discrete\s+|nvidia\s+)*(?:gpus?|cards?)\b|without\s+(?:a\s+|any\s+)?gpu|no\s+graphics\s+card|GPU\s*[:：]\s*(?:none|no\b|無|无|沒有|没有)|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
+SENSITIVE = r"敏感|機密|机密|涉密|保密|內網|内网|不得(?:外|上雲|上云|離開|离开|流出)|不出(?:院|公司|門|门)|air[- ]?gap|\bNDA\b|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
 DAILY = r"每天|每日|天天|隨時|随时|即時|实时|daily|every day|each day|hourly|real[- ]?time"
 WEEKLY = r"每週|每周|每星期|每月|每個月|每个月|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
-CHANGES = r"更新|變|变|改|異動|新增|新的|updat|chang|new\b|revis|refresh|stale"
-STATIC = r"不會變|不会变|不變|不变|固定不|很少(?:更新|變|变)|static|never chang|does not change|doesn't change|rarely chang"
+CHANGES = r"更新|修訂|修订|調整|调整|amend|變|变|改|異動|新增|新的|updat|chang|new\b|revis|refresh|stale"
+STATIC = r"(?:幾乎|几乎)?不(?:太|常)?(?:更新|改|變|变)|不會變|不会变|不變|不变|固定不|很少(?:更新|變|变)|static|never chang|does not change|doesn't change|rarely chang"
 COT = r"推理過程|推理过程|思考過程|思考过程|思維鏈|思维链|思考鏈|解題步驟|解题步骤|chain[- ]of[- ]thought|\bCoT\b|reasoning trace|step[- ]by[- ]step (?:solution|answer)"
-SFT_DONE = r"(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|on top of (?:our|the|an?)\s+SFT|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed|(?:微調|微调)(?:之)?(?:後|后)|after fine-?tuning"
+SFT_DONE = r"已[^，。,;；?？]{0,20}?(?:做過|做过|做完|完成|跑過|跑过)(?:了)?\s*(?:一次|一輪|一轮)?\s*(?:SFT|監督式?微調|监督微调|微調|微调)|(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|on top of (?:our|the|an?)\s+SFT|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed|(?:微調|微调)(?:之)?(?:後|后)|after fine-?tuning"
 MODEL = r"\b((?:[\w.-]+/)?(?:Qwen|QwQ|Llama|Gemma|Mistral|Mixtral|Ministral|DeepSeek|Phi|gpt-oss|SmolLM|Yi|GLM|ChatGLM|Baichuan|InternLM|Falcon|OLMo|TAIDE|Breeze)[\w.]*(?:[- ](?!\d+\s?GB)[\w.]*\d[\w.]*)*(?:-(?:Instruct|Chat|Base|Thinking|it|mini|Distill)[\w.-]*)*)"
 MODEL_SIZE = r"(\d+(?:\.\d+)?)\s?[Bb](?![A-Za-z])"
 
@@ -139,6 +156,7 @@ def situation_from_text(question: str) -> Situation:
     ):
         found["avg_tokens"] = number(match[1]) or None
     found["class_ratio"] = _class_ratio(text)
+    found |= goals_in(text)
     found["goal"] = question
     return Situation(**{key: value for key, value in found.items() if value is not None})
 
@@ -157,8 +175,10 @@ def situation_from_profile(profile: Any) -> Situation:
         "preference_pairs": pairs,
         "thumbs_up": up,
         "thumbs_down": down,
-        "avg_tokens": float(lengths.p50) if lengths and lengths.p50 else None,
-        "avg_completion_tokens": float(completions.p50) if completions and completions.p50 else None,
+        "avg_tokens": (lengths.mean or float(lengths.p50)) if lengths and lengths.p50 else None,
+        "avg_completion_tokens": (completions.mean or float(completions.p50))
+        if completions and completions.p50
+        else None,
         "class_ratio": max(labels) / min(labels) if len(labels) > 1 else None,
     }
     return situation({key: value for key, value in values.items() if value is not None})
@@ -170,6 +190,7 @@ def _counts(text: str, task: str | None) -> dict[str, int]:
     patterns = [(key, rf"{words}(?P<n>{NUMBER})") for key, words in NAMED_COUNTS]
     patterns += [(key, rf"(?P<n>{NUMBER}){ABOUT}{words}") for key, words in COUNTS]
     patterns.insert(0, ("docs", rf"{DOCS_ARE}(?P<n>{NUMBER})(?=\s*(?:多|幾|几|餘|余)?\s*[份篇本頁页])"))
+    patterns.insert(1, ("docs", rf"{ARTICLES}(?P<n>{NUMBER})(?=\s*[條条])"))
     patterns.append(("rows", rf"{DATA_IS}(?P<n>{NUMBER})"))  # last: "資料 2000 對" counts pairs
     for key, pattern in patterns:
         for match in re.finditer(pattern, text, re.I):
@@ -180,11 +201,29 @@ def _counts(text: str, task: str | None) -> dict[str, int]:
                 continue
             if key == "rows" and (value < 10 and not match["n"].strip().isdigit()):
                 continue  # "one of our ... emails", 「一句」
+            if key == "rows" and (_has(STREAM, text[: span[0]]) or _has(STREAM_AFTER, text[span[1] :])):
+                continue
             found[key] = int(value)
             taken.append(span)
     if task in ROW_TASKS and "rows" not in found and found.get("docs") and _has(r"articles|文章", text):
         found["rows"] = found.pop("docs")  # articles to summarise are rows, a wiki to ask is documents
+    if classes := _class_counts(text):
+        found["rows"] = sum(classes)
     return found
+
+
+def _class_counts(text: str) -> tuple[int, int] | None:
+    """Rows of two classes that were counted apart: "9,500 positive and 500 negative"."""
+    counts = []
+    for name in (POSITIVE, NEGATIVE):
+        match = re.search(rf"(?:{name})[^，。,;；\d]{{0,6}}?({NUMBER})", text, re.I) or re.search(
+            rf"({NUMBER})\s*(?:筆|条|條|則|个|個|篇)?\s*(?:{name})", text, re.I
+        )
+        value = number(match[1]) if match else None
+        if not value or re.match(r"\s*[%％]", text[match.end(1) :]):
+            return None
+        counts.append(int(value))
+    return counts[0], counts[1]
 
 
 def _language(text: str) -> str | None:
@@ -245,7 +284,7 @@ def _gpu_in(text: str) -> tuple[Any, str | None]:
 
 def _gpu_memory(text: str) -> float | None:
     """The first size in GB that is not said of RAM, a disk or the data."""
-    for match in re.finditer(r"(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)(?![A-Za-z])", text, re.I):
+    for match in re.finditer(r"(?<![A-Za-z\d.])(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)(?![A-Za-z])", text, re.I):
         after, before = text[match.end() : match.end() + 14], text[max(0, match.start() - 14) : match.start()]
         if _has(
             r"^\s*(?:of\s+)?(?:system\s+)?(?:RAM|主記憶體|disk|硬碟|硬盘|資料|数据|data|text|corpus|檔)",
@@ -282,6 +321,8 @@ def _model(text: str) -> dict[str, Any]:
 
 
 def _class_ratio(text: str) -> float | None:
+    if classes := _class_counts(text):
+        return max(classes) / min(classes)
     near = r"不平衡|不均|imbalanc|skew|ratio|比例"
     if match := re.search(
         rf"(?:{near}).{{0,20}}?(\d+)\s*[:：比]\s*(\d+)|(\d+)\s*[:：比]\s*(\d+).{{0,20}}?(?:{near})",
@@ -292,7 +333,11 @@ def _class_ratio(text: str) -> float | None:
         return max(a, b) / min(a, b) if min(a, b) else None
     match = re.search(r"(\d{2}(?:\.\d+)?)\s*[%％]\s*(?:都|are|is|of|是|屬|属|為|为)", text, re.I)
     share = float(match[1]) / 100 if match else 0
-    return share / (1 - share) if 0.6 <= share < 1 else None
+    if 0.6 <= share < 1:
+        return share / (1 - share)
+    rare = re.search(RARE, text, re.I)
+    share = float(rare[1] or rare[2]) / 100 if rare else 0
+    return (1 - share) / share if 0 < share <= 0.4 else None
 
 
 def _has(pattern: str, text: str) -> bool:

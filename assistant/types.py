@@ -67,6 +67,10 @@ class Answer:
     unsupported_share: float = 0.0  # of the sentences that claim something, 0 to 1
     error: str = ""  # why a model's answer broke off, or was not to be had; `text` is what there is
     model: str = ""  # name of the model that wrote it
+    ask: dict[str, Any] | None = None  # the question put at its end, {"slot", "question", "rule", "citation"}
+    filled: dict[str, Any] | None = (
+        None  # situation keys that the turn's words filled; None where they were none
+    )
 
 
 class Situation(BaseModel):
@@ -101,6 +105,19 @@ class Situation(BaseModel):
     wanted_model_b: float | None = Field(None, gt=0)
     wanted_r: int | None = Field(None, ge=1)
     goal: str | None = Field(None, description="free text")
+    metric: Literal["accuracy", "macro-f1", "f1", "bleu", "rouge", "exact-match", "perplexity"] | None = (
+        Field(None, description="what the result is judged by")
+    )
+    metric_target: float | None = Field(
+        None, gt=0, le=1, description="the score that must be reached, 0 to 1"
+    )
+    latency_ms: float | None = Field(None, gt=0, description="longest wait for an answer, milliseconds")
+    serve_on: Literal["gpu", "cpu", "phone"] | None = Field(None, description="what will serve the result")
+    serve_gb: float | None = Field(None, gt=0, description="memory that serving may take, GiB")
+    licence: Literal["any", "commercial", "permissive"] | None = Field(
+        None, description="commercial: the result is sold; permissive: Apache-2.0 or MIT only"
+    )
+    deadline_hours: float | None = Field(None, gt=0, description="hours in which the training must end")
     asked: list[str] | None = Field(None, description="keys that were asked for already: not asked again")
 
 
@@ -130,3 +147,9 @@ class Recommendation:
     memory_gb: float | None = None
     plans: list[dict[str, Any]] = field(default_factory=list)  # safe, recommended, best: what each costs
     ask: dict[str, Any] | None = None  # the one question whose answer would change most
+    fixes: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # where it does not fit: changes that make it fit (fit.py)
+    facts: dict[str, Any] = field(
+        default_factory=dict, repr=False
+    )  # what the rules read, for questions asked later

@@ -86,6 +86,25 @@ def download(hub_id: str, files: list[str] = HUB_FILES) -> Path:
         raise UserError(f"base_model {hub_id!r}: cannot be downloaded ({reason}); {way_out}") from None
 
 
+def local_tokenizer(name: str) -> str:
+    """The tokenizer.json of a model that is on this machine, a folder or in the Hub's cache; "" where it is not.
+
+    No torch and no network.
+    """
+    if name == STARTER:
+        return ""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        file = folder / "tokenizer.json"
+        return str(file) if file.is_file() else ""
+    if not HUB_ID.fullmatch(name):
+        return ""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "tokenizer.json")
+    return found if isinstance(found, str) else ""
+
+
 def check_folder(path: Path) -> Path:
     """The folder, if it is a causal model in safetensors that needs no code of its own. Raises UserError."""
     refuse_hostile(path)

@@ -7,6 +7,7 @@ Importing this costs no torch.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -251,8 +252,27 @@ def describe(error: ValidationError) -> str:
     return text + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
 
 
+REASONS = "reasons"  # beside a run's values in its file: why each has its value, {field: {rule, because, …}}
+
+
 def load(path: Path) -> RunConfig:
     """Read run.yaml. Raises UserError for a missing file, broken YAML (with its line) or a bad value."""
+    values = _read(path)
+    values.pop(REASONS, None)
+    # PyYAML reads 1e-4 as text; pydantic turns it into a number by the field's type.
+    return from_dict(values, str(path))
+
+
+def reasons_in(path: Path) -> dict[str, Any]:
+    """The reasons that `recommend --save` or the start of a run left in a run.yaml; none where it has none."""
+    found = _read(path).get(REASONS)
+    if not isinstance(found, dict):
+        return {}
+    whole = {"value", "rule", "because", "citation"}
+    return {name: row for name, row in found.items() if isinstance(row, dict) and whole <= row.keys()}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -269,13 +289,15 @@ def load(path: Path) -> RunConfig:
         raise UserError(f"{path}:{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}:1: expected `field: value` lines, found {type(values).__name__}")
-    # PyYAML reads 1e-4 as text; pydantic turns it into a number by the field's type.
-    return from_dict(values, str(path))
+    return values
 
 
-def save(config: RunConfig, path: Path) -> None:
-    """Write run.yaml in one piece: readers see the old file or the new one, never half."""
-    write_atomic(path, yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))
+def save(config: RunConfig, path: Path, reasons: dict[str, Any] | None = None) -> None:
+    """Write run.yaml, with the reasons of its values, in one piece: readers see the old file or the new one, never half."""
+    values = config.model_dump() | ({REASONS: reasons} if reasons else {})
+    # json first: a safe dump refuses tuples and other types that JSON writes as lists
+    plain = json.loads(json.dumps(values, ensure_ascii=False))
+    write_atomic(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
 
 
 def write_atomic(path: Path, text: str, sync: bool = True) -> None:

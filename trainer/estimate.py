@@ -77,8 +77,8 @@ class Stack:
 class Estimate:
     """Memory by term in GiB with its interval; `fits` and `seconds` are None where the device is unknown.
 
-    `advice` holds the smallest changes that would make it fit, the least harmful first. The interval holds nine runs
-    of ten: by the published points, and by the `runs` measured on this device (calibration.py).
+    The interval holds nine runs of ten: by the published points, and by the `runs` measured on this device
+    (calibration.py). `seconds` are the training with its evaluations, `total_seconds` scoring and export as well.
     """
 
     terms: dict[str, float]
@@ -87,13 +87,15 @@ class Estimate:
     high_gb: float
     fits: bool | None = None
     seconds: float | None = None
-    advice: list[str] = field(default_factory=list)
     seconds_low: float | None = None
     seconds_high: float | None = None
     stages: list[Stage] = field(default_factory=list)
     host_gb: float = 0.0  # RAM of the stage that needs most
     disk_gb: float = 0.0  # of everything that the run and its export write
     runs: int = 0  # runs on this machine that the interval rests on
+    total_seconds: float | None = None
+    total_seconds_high: float | None = None
+    rate: float | None = None  # FLOP a second that was measured here and the time rests on
 
 
 def estimate(
@@ -104,12 +106,13 @@ def estimate(
     rows: int | None = None,
     lang: str = "en",
     pairs: Sequence[Pair] = (),
+    rate: float | None = None,
 ) -> Estimate:
     """Memory, disk and time of a run before it starts.
 
-    `card` is a ModelCard or Shape, None for the starter model; `tokens` are measured Lengths (p50, p95, max) of
+    `card` is a ModelCard or Shape, None for the starter model; `tokens` are measured Lengths (p50, p95, max, mean) of
     the rows, without which every row counts as `max_length`; `rows` are the training rows, for the time; `pairs` are
-    finished runs of this home (calibration.load).
+    finished runs of this home (calibration.load); `rate` is what the device was measured to compute (rate.known).
     """
     shape = card or starter_shape(
         config.starter_hidden_size, config.starter_layers, config.starter_vocab_size
@@ -125,11 +128,12 @@ def estimate(
     pairs = like(pairs, gpu.name if gpu else "cpu", config)
     low, high = interval(total, memory_ratios(pairs), BELOW, ABOVE)
     cores = hardware.cpu_cores if hardware and on_cpu else None
-    time = seconds(config, shape, tokens, rows, gpu, cores)
+    rates = rates_of(config, gpu, cores, rate)
+    time = seconds(config, shape, tokens, rows, rates)
     trained = shape.params_b * 1e9 if config.peft == "full" else adapter_params(shape, config.r)
-    rates = rates_of(config, gpu, cores)
     loaded = terms.get("weights", shape.params_b * 1e9 * stack.weight_bytes / GIB)
     parts = stages(config, shape, total, loaded, trained, on_cpu, rates, tokens, rows, time)
+    whole = sum(stage.seconds or 0 for stage in parts) if time else None
     between = interval(time, time_ratios(pairs), FASTER, SLOWER) if time else (None, None)
     return Estimate(
         terms={name if lang == "en" else TERMS[name]: round(size, 3) for name, size in terms.items()},
@@ -138,26 +142,38 @@ def estimate(
         high_gb=round(high, 2),
         fits=fits,
         seconds=time,
-        advice=changes_that_fit(config, shape, tokens, stack, usable, lang) if fits is False else [],
         seconds_low=between[0] and round(between[0]),
         seconds_high=between[1] and round(between[1]),
         stages=parts,
         host_gb=max(stage.host_gb for stage in parts),
         disk_gb=round(sum(stage.disk_gb for stage in parts if not stage.name.startswith("serving")), 2),
         runs=len(pairs),
+        total_seconds=whole and round(whole),
+        total_seconds_high=whole and round(whole * between[1] / time),
+        rate=rate if rates.flop and not (config.base_model == STARTER and gpu is None) else None,
     )
 
 
-def rates_of(config: RunConfig, gpu: GpuInfo | None, cpu_cores: int | None) -> Rates:
-    """FLOP, bytes of memory and bytes of disk a second, by the table of GPUs and the rules; None where unknown."""
+def rates_of(
+    config: RunConfig, gpu: GpuInfo | None, cpu_cores: int | None, measured: float | None = None
+) -> Rates:
+    """FLOP, bytes of memory and bytes of disk a second: by what was `measured`, else by the table of GPUs and the rules.
+
+    None where unknown. The starter model's small matrices run far below a CPU's rate: it has a measured figure of its own.
+    """
     disk = setting("disk_gb_per_second") * 1e9
     if gpu is not None:
         row = gpu_row(gpu.name, gpu.memory_gb)
+        if measured:
+            bandwidth = row.bandwidth_gbs * 1e9 if row and row.bandwidth_gbs else None
+            return Rates(measured * setting("probe_share_gpu"), bandwidth, disk)
         if row is None or not row.bf16_tflops:
             return Rates(None, None, disk)
         return Rates(row.bf16_tflops * 1e12 * setting("utilisation"), row.bandwidth_gbs * 1e9, disk)
     if config.base_model == STARTER:
         return Rates(setting("starter_gflops") * 1e9 if cpu_cores else None, None, disk)
+    if measured:
+        return Rates(measured * setting("probe_share_cpu"), None, disk)
     return Rates(cpu_cores * setting("cpu_gflops_per_core") * 1e9 if cpu_cores else None, None, disk)
 
 
@@ -199,65 +215,38 @@ def starter_shape(hidden: int, layers: int, vocab: int) -> Shape:
     return Shape(params / 1e9, layers, hidden, heads, heads, hidden // heads, 3 * hidden, vocab)
 
 
-def seconds(
-    config: RunConfig, shape: Any, tokens: Any, rows: int | None, gpu: GpuInfo | None, cpu_cores: int | None
-) -> float | None:
+def seconds(config: RunConfig, shape: Any, tokens: Any, rows: int | None, rates: Rates) -> float | None:
     """Training time: tokens x FLOP a token / the device's rate. None where rows or the device are not known.
 
     A forward pass takes 2 FLOP a weight, the gradient of the activations 2, that of the weights 2 (left out
-    for frozen weights), recomputing 2 more. Evaluation and loading are not in it.
+    for frozen weights), recomputing 2 more; an evaluation reads its rows forward. Loading is not in it.
     """
-    if not rows:
+    if not rows or not rates.flop:
         return None
-    mean = min(config.max_length, float(tokens.p50)) if tokens is not None else config.max_length
-    steps = config.max_steps * config.batch_size * config.gradient_accumulation
-    total = mean * (min(steps, rows * config.epochs) if config.max_steps > 0 else rows * config.epochs)
-    total *= 2 if config.method in ("dpo", "orpo", "simpo", "reward") else 1
-    if config.base_model == STARTER and gpu is None:
-        # Small matrices run far below a device's rate, so the starter model has its own measured figure.
-        return round(total * 6 * linear_params(shape) / (setting("starter_gflops") * 1e9))
+    starter = config.base_model == STARTER
+    paired = 2 if config.method in ("dpo", "orpo", "simpo", "reward") else 1
+    mean = mean_tokens(config, tokens) * paired
+    batch = config.batch_size * config.gradient_accumulation
+    seen = rows * config.epochs
+    seen = min(config.max_steps * batch, seen) if config.max_steps > 0 else seen
+    weights = linear_params(shape) if starter else (shape.active_b or shape.params_b) * 1e9
     flop = (6 if config.peft == "full" else 4) + (2 if config.gradient_checkpointing else 0)
-    weights = (shape.active_b or shape.params_b) * 1e9
-    rate = rates_of(config, gpu, cpu_cores).flop
-    return round(total * flop * weights / rate) if rate else None
+    every = config.eval_steps or max(1.0, rows / batch)  # updates between evaluations; 0: once an epoch
+    evaluated = (seen / batch / every) * rows * config.eval_fraction
+    return round(mean * weights * (flop * seen + 2 * evaluated) / rates.flop)
+
+
+def mean_tokens(config: RunConfig, tokens: Any) -> float:
+    """Tokens of a row on the average: measured, or `max_length` where nothing was."""
+    if tokens is None:
+        return config.max_length
+    return min(config.max_length, getattr(tokens, "mean", 0) or float(tokens.p50))
 
 
 def setting(name: str) -> float:
     """A figure that only rules.yaml holds: the rule of the highest priority that sets it without a condition."""
     rows = [rule for rule in by_id("rules").values() if name in rule.set and not rule.when]
     return float(max(rows, key=lambda rule: rule.priority).set[name])
-
-
-def changes_that_fit(
-    config: RunConfig, shape: Any, tokens: Any, stack: Stack, usable: float, lang: str
-) -> list[str]:
-    """Each single change that would make the run fit `usable` GiB, the least harmful first."""
-    halves = max(1, config.batch_size // 2)
-    while (
-        halves > 1
-        and sum(run_terms(_with(config, batch_size=halves), shape, tokens, stack).values()) > usable
-    ):
-        halves //= 2
-    trials: list[tuple[dict[str, Any], str, str]] = [
-        ({"gradient_checkpointing": True}, "recompute activations (gradient_checkpointing)", "重算激活值（gradient_checkpointing）"),
-        ({"batch_size": halves}, f"batch_size {halves}, with more gradient_accumulation", f"batch_size 降為 {halves}，並提高 gradient_accumulation"),
-        ({"peft": "lora"}, "LoRA instead of full fine-tuning", "改用 LoRA，不做全參數微調"),
-        ({"peft": "qlora"}, "QLoRA (4-bit base)", "改用 QLoRA（4-bit 基礎模型）"),
-        ({"peft": "qlora", "batch_size": 1}, "QLoRA with batch_size 1", "QLoRA 並把 batch_size 設為 1"),
-    ]  # fmt: skip
-    advice = []
-    for change, english, chinese in trials:
-        if config.base_model == STARTER and change.get("peft") == "qlora":
-            continue
-        changed = _with(config, **change)
-        size = sum(run_terms(changed, shape, tokens, stack).values())
-        if changed != config and size <= usable:
-            advice.append(f"{english}: {size:.1f} GB" if lang == "en" else f"{chinese}：{size:.1f} GB")
-    return advice or ["a smaller base model" if lang == "en" else "改用較小的基礎模型"]
-
-
-def _with(config: RunConfig, **change: Any) -> RunConfig:
-    return config.model_copy(update=change)
 
 
 def linear_params(shape: Any) -> float:

@@ -23,25 +23,32 @@ CURVE = (
 STATUS_EVERY = 1.0  # seconds between writes of status.json while training
 
 
-def callback(folder: RunFolder, should_stop: Callable[[], bool]) -> Any:
-    """A TrainerCallback that writes metrics.jsonl and status.json and stops when asked, with a checkpoint."""
+def callback(folder: RunFolder, should_stop: Callable[[], bool], guess: Any = None) -> Any:
+    """A TrainerCallback that writes metrics.jsonl and status.json and stops when asked, with a checkpoint.
+
+    `guess` is the run's Estimate: its scoring, corrected by how the first steps went, belongs to the time left.
+    """
     from transformers import TrainerCallback
 
     class Callback(Progress, TrainerCallback):
         pass
 
-    return Callback(folder, should_stop)
+    return Callback(folder, should_stop, guess)
 
 
 class Progress:
     """The events of transformers.TrainerCallback that a run folder wants to know of."""
 
-    def __init__(self, folder: RunFolder, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, folder: RunFolder, should_stop: Callable[[], bool], guess: Any = None) -> None:
         self.folder, self.should_stop = folder, should_stop
+        self.predicted = guess.seconds if guess else None
+        scoring = [stage.seconds for stage in guess.stages if stage.name == "evaluation"] if guess else []
+        self.scoring = next(iter(scoring), None) or 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
         # Steps done before a resume took no time of this attempt: the rate counts from here.
         self.first_step, self.began, self.written = state.global_step, time.monotonic(), 0.0
+        self.warm = self.began
         self.tokens, self.tokens_at = None, self.began
         self.folder.set_status(stage="train", step=state.global_step, total_steps=state.max_steps, message="")
 
@@ -52,11 +59,19 @@ class Progress:
         now = time.monotonic()
         if now - self.written >= STATUS_EVERY or state.global_step >= state.max_steps:
             self.written = now
-            done = state.global_step - self.first_step
-            left = (state.max_steps - state.global_step) * (now - self.began) / done
+            left = self._left(state, now)
             self.folder.set_status(
                 step=state.global_step, total_steps=state.max_steps, eta_seconds=round(left, 1)
             )
+        if state.global_step == self.first_step + 1:
+            self.warm = now  # the first step loads kernels and fills caches: the rate counts from its end
+
+    def _left(self, state, now: float) -> float:
+        """Seconds to the end of the run: the steps left at the rate so far, and the scoring at the same pace."""
+        done = state.global_step - self.first_step
+        a_step = (now - self.warm) / (done - 1) if done > 1 else now - self.began
+        pace = a_step * state.max_steps / self.predicted if self.predicted else 1.0
+        return (state.max_steps - state.global_step) * a_step + self.scoring * pace
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if control.should_training_stop and self.should_stop():  # who cancels does not wait for an evaluation

@@ -320,7 +320,7 @@ def _rename_folder(old: Path, new: Path) -> None:
 
 
 def _fill(path: Path, config: RunConfig, reasons: dict[str, Any] | None, parent: RunFolder | None) -> None:
-    run_config.save(config, path / "run.yaml")
+    run_config.save(config, path / "run.yaml", reasons)
     now = time.time()
     lineage: dict[str, Any] = {
         "created": datetime.datetime.fromtimestamp(now, datetime.UTC).isoformat(timespec="seconds"),

@@ -101,7 +101,8 @@ def _scoring_seconds(
     if not rows or not rates.flop:
         return None
     tested = rows * config.test_fraction
-    mean = min(config.max_length, float(tokens.p50)) if tokens is not None else config.max_length
+    measured = getattr(tokens, "mean", 0) or (tokens.p50 if tokens is not None else config.max_length)
+    mean = min(config.max_length, float(measured))
     active = (shape.active_b or shape.params_b) * 1e9
     prompts = 2 * active * tested * mean / rates.flop
     batch = max(1.0, min(EVALUATED_ROWS, EVALUATED_TOKENS / (mean + config.max_new_tokens)))

@@ -21,14 +21,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer import base, progress
+from trainer import base, progress, rate
 from trainer.calibration import measured_pair, note
 from trainer.config import STARTER, RunConfig
 from trainer.data.check import Lengths
 from trainer.data.convert import Row, contents
 from trainer.data.stage import Staged, freeze, stage, thaw
 from trainer.data.tokens import fit, lengths
-from trainer.estimate import estimate
+from trainer.estimate import Estimate, estimate
 from trainer.evaluate import evaluate
 from trainer.generate import Stopped
 from trainer.hardware import probe
@@ -37,6 +37,7 @@ from trainer.runs import RunFolder
 from trainer.starter import make_starter
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "bitsandbytes")
+LONG_RUN = 120.0  # predicted seconds from which two for a measurement of the device are worth it
 
 
 def train(
@@ -151,11 +152,12 @@ def _train(
     from transformers.trainer_callback import PrinterCallback
 
     transformers.set_seed(config.seed)
+    guess, where = _predicted(folder, config, base_path, tokenizer, staged, device)
     model = base.load_model(base_path, config, device)
     rows = rows_read(config, staged.splits.train)
     trainer = entry.build(
         config, model, tokenizer, rows, staged.splits.eval, folder.path / "checkpoints", device,
-        [progress.callback(folder, should_stop)],
+        [progress.callback(folder, should_stop, guess)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if not config.packing and (lost := len(rows) - len(trainer.train_dataset)) > 0:
@@ -168,7 +170,7 @@ def _train(
     if not stopped:
         _save(trainer, tokenizer, weights(folder, config), config, base_path)
         if checkpoint is None:  # a part of a run says nothing of its time
-            _calibrate(folder, config, base_path, tokenizer, staged, device, seconds)
+            _calibrate(folder, config, guess, where, device, seconds)
     del trainer, model
     gc.collect()
     if device == "cuda":
@@ -176,25 +178,43 @@ def _train(
     return not stopped
 
 
-def _calibrate(
-    folder: RunFolder, config: RunConfig, base_path: Path, tokenizer: Any, staged: Staged, device: str, seconds: float
-) -> None:  # fmt: skip
-    """Keep what was predicted for this run beside what it took, for the intervals of later runs."""
+def _predicted(
+    folder: RunFolder, config: RunConfig, base_path: Path, tokenizer: Any, staged: Staged, device: str
+) -> tuple[Estimate | None, str]:
+    """(what this run will take, its device). On a device that was never measured a long run measures it first."""
     machine = probe()
     if device == "cpu":
         machine = dataclasses.replace(machine, gpus=[])
+    where = machine.gpus[0].name if machine.gpus else "cpu"
     rows = rows_read(config, staged.splits.train)
     sizes = sorted(lengths([row for row in rows if "prompt" in row], tokenizer)) or [config.max_length]
-    tokens = Lengths(sizes[len(sizes) // 2], sizes[int(0.95 * len(sizes))], sizes[-1])
+    mean = sum(sizes) / len(sizes)
+    tokens = Lengths(sizes[len(sizes) // 2], sizes[int(0.95 * len(sizes))], sizes[-1], mean)
     try:
         shape = base.shape_of(base_path)
     except KeyError as error:  # an architecture of other words: its runs stay out of the residuals
-        print(f"not calibrated: {base_path / 'config.json'} has no {error}", flush=True)
-        return
-    guess = estimate(config, shape, tokens, machine, len(staged.splits.train))
-    where = machine.gpus[0].name if machine.gpus else "cpu"
-    pair = measured_pair(guess, config, where, folder.id, peak_gb(device), seconds)
-    note(folder.path.parents[3], folder.path, pair, guess.terms)
+        print(f"not estimated: {base_path / 'config.json'} has no {error}", flush=True)
+        return None, where
+    home, count = folder.path.parents[3], len(staged.splits.train)
+    measured = rate.known(home, machine)
+    guess = estimate(config, shape, tokens, machine, count, rate=measured)
+    if (
+        measured is None
+        and config.base_model != STARTER
+        and (guess.seconds is None or guess.seconds > LONG_RUN)
+    ):
+        measured = rate.measure(home, machine)
+        guess = estimate(config, shape, tokens, machine, count, rate=measured)
+    return guess, where
+
+
+def _calibrate(
+    folder: RunFolder, config: RunConfig, guess: Estimate | None, where: str, device: str, seconds: float
+) -> None:
+    """Keep what was predicted for this run beside what it took, for the intervals of later runs."""
+    if guess is not None:
+        pair = measured_pair(guess, config, where, folder.id, peak_gb(device), seconds)
+        note(folder.path.parents[3], folder.path, pair, guess.terms)
 
 
 def peak_gb(device: str) -> float:

@@ -191,7 +191,12 @@ def recommend(
     gpu: Annotated[str | None, typer.Option(help="GPU name, for example RTX 4090.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Hub id, folder, or 'starter'.")] = None,
     situation: Annotated[str | None, typer.Option(help="Further situation keys as a JSON object.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the run to this YAML file.")] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="A test file of your own; its labels are compared.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the run, with the reason of each value, to this YAML file.")
+    ] = None,
     lang: Lang = None,
     as_json: Json = False,
     as_batch: Batch = False,
@@ -218,15 +223,30 @@ def recommend(
             "nothing to go by: describe the task, or give --data FILE, --task and --rows (tunesmith recommend --help)"
         )
     pairs = calibration.load(home().path)
-    result = advice.from_inputs(given, text=goal, data=data, lang=lang or screen_lang(), pairs=pairs)
+    result = advice.from_inputs(
+        given, text=goal, data=data, lang=lang or screen_lang(), pairs=pairs, test=test, home=home().path
+    )
     if save:
-        save_run(result.run, save)
+        save_run(result.run, save, advice.to_json(result)["reasons"])
     if as_json:
         emit(advice.to_json(result))
     else:
         from ui.terminal import print_recommendation
 
         print_recommendation(result, lang or screen_lang())
+
+
+@app.command()
+def probe(as_json: Json = False) -> None:
+    """Measure in two seconds what this machine computes; times are foretold by it from then on."""
+    from trainer import rate
+    from ui.home import home
+
+    found = rate.measure_apart(home().path)
+    if as_json:
+        emit(found)
+    else:
+        typer.echo(f"{found['device']}: {found['flops'] / 1e12:.3g} TFLOP/s")
 
 
 @kb_app.command("check")
@@ -318,12 +338,12 @@ def hit_json(hit) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save_run(run: dict[str, Any] | None, path: Path) -> None:
+def save_run(run: dict[str, Any] | None, path: Path, reasons: dict[str, Any]) -> None:
     from trainer import config
 
     if run is None:
         raise UserError("this decision trains nothing, so there is no run to save; see the reasons above")
-    config.save(config.from_dict(run), path)
+    config.save(config.from_dict(run), path, reasons)
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ def train(
     if rehearse:
         try_out(wanted, as_json)
         return
-    folder = start(home(), jobs(), wanted)
+    folder = start(home(), jobs(), wanted, reasons_of(run, wanted))
     if detach:
         emit({"id": folder.id, "folder": str(folder.path)}) if as_json else typer.echo(
             f"{folder.id}: queued in {folder.path}"
@@ -153,6 +153,24 @@ def wanted_run(run: str):
             f"task {run!r} has no run yet; give a run file, or make one: tunesmith recommend --data FILE --save run.yaml"
         )
     return earlier[0].config()
+
+
+def reasons_of(run: str, wanted) -> dict[str, Any]:
+    """The reasons that stand in a run file, or in that of a task's newest run; a value changed since is the person's."""
+    from assistant.recommend import yours_of
+    from trainer import config, runs
+    from ui.cli import screen_lang
+    from ui.home import home
+
+    path = Path(run)
+    if not path.is_file():
+        earlier = [folder for folder in runs.all_runs(home().tasks) if folder.id.split("/")[0] == run]
+        path = earlier[0].path / "run.yaml"
+    kept = config.reasons_in(path)
+    own = yours_of(wanted.model_dump(), kept, screen_lang())
+    return kept | {
+        name: reason for name, reason in own.items() if name not in ("train_file", "test_file", "task")
+    }
 
 
 def baseline(

@@ -29,6 +29,8 @@ document.addEventListener('click', (event) => {
   }
   const copy = event.target.closest('a[href="#copy"]');
   if (copy) { event.preventDefault(); navigator.clipboard.writeText(answerText(copy.closest('.message'))).then(() => { copy.textContent = '✓'; }); }
+  const plan = event.target.closest('a[href="#use-plan"]');
+  if (plan) { event.preventDefault(); document.querySelector('button#use-plan, #use-plan button')?.click(); }
   const language = event.target.closest('a[data-lang]');
   if (language) { event.preventDefault(); document.cookie = 'lang=' + language.dataset.lang + ';path=/;samesite=strict;max-age=31536000';
     location.href = '/' + language.dataset.lang + '/' + location.search; }

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from assistant import recommend
 from assistant.prompts import NEAREST
 from assistant.types import Answer, Citation, Hit, Recommendation
-from trainer.rehearse import CHECKS
 from ui.i18n import Translate, duration
 
 QUOTE_SHOWN = 60  # characters of a quote that stand on its folded line
@@ -94,6 +93,10 @@ def answer(value: Answer, number: int, t: Translate) -> str:
         parts.append(
             f'<div class="sources"><div class="sources-title">{t("ask.sources")}</div>{cited(value.citations, number, t)}</div>'
         )
+    if value.ask:
+        parts.append(question(value.ask, t))
+    elif value.backend == "plan" and value.citations:
+        parts.append(f'<p class="ask"><a href="#use-plan"><b>{t("ask.use_plan")}</b></a></p>')
     if value.nearest:
         rows = "".join(f"<li>{to_page(hit, escape(hit.heading))}</li>" for hit in value.nearest)
         parts.append(
@@ -106,8 +109,8 @@ def answer(value: Answer, number: int, t: Translate) -> str:
 
 
 def backend(value: Answer, t: Translate) -> str:
-    if value.backend == "extract":
-        return t("backend.extract")
+    if value.backend in ("extract", "plan"):
+        return t(f"backend.{value.backend}")
     return f"{value.model} ({value.backend})" if value.model else value.backend
 
 
@@ -181,8 +184,11 @@ def plan_card(plan: Recommendation, t: Translate) -> str:
     return f'<div class="card"><div class="decision">{t("decision." + plan.decision)}</div>{because}<table>{rows}{memory}</table>{question(plan.ask, t)}</div>'
 
 
-def plan(value: Recommendation, t: Translate) -> str:
-    """The whole recommendation: decision, every value with its reason and source, memory, warnings."""
+def plan(value: Recommendation, t: Translate, asks: bool = True) -> str:
+    """The whole recommendation: decision, every value with its reason and source, memory, warnings.
+
+    Without `asks` the open question is left out: it stands where it can be answered.
+    """
     decision = value.reasons.get("decision")
     parts = [f'<div class="decision">{t("decision." + value.decision)}</div>']
     if decision:
@@ -190,7 +196,8 @@ def plan(value: Recommendation, t: Translate) -> str:
     if value.warnings:
         items = "".join(f"<li>{escape(text)}</li>" for text in value.warnings)
         parts.append(f'<div class="warnings"><b>{t("plan.warnings")}</b><ul>{items}</ul></div>')
-    parts.append(question(value.ask, t))
+    if asks:
+        parts.append(question(value.ask, t))
     if step := recommend.first_step(value):
         parts.append(
             f'<p class="first"><b>{t("plan.first")}</b> {escape(step["because"])} <code>{escape(step["command"])}</code></p>'
@@ -306,6 +313,10 @@ def estimate(value: dict[str, Any], t: Translate) -> str:
     if value.get("seconds"):
         low, high = duration(value["seconds_low"], t), duration(value["seconds_high"], t)
         time = f" · {t('plan.time')}: {duration(value['seconds'], t)} ({low} – {high})"
+        time += f" · {t('plan.total_time')}: {duration(value['total_seconds'], t)}"
+        if value.get("rate"):
+            rate = f"{value['rate'] / 1e12:.3g}"
+            time += f" · {t('plan.rate', rate=rate)}"
     return (
         f'<div class="estimate"><b>{t("plan.memory")}: {value["total_gb"]:.1f} GB</b> '
         f"<small>{interval}{basis}{time}</small>{bars}{stages(value, t)}</div>"
@@ -331,44 +342,6 @@ def stage_name(name: str, t: Translate) -> str:
 
 def _gb(size: float | None) -> str:
     return f"{size:.1f} GB" if size else "–"
-
-
-def rehearsal(found: dict[str, Any], lang: str, t: Translate) -> str:
-    """What a rehearsal checked, and the page that helps beside what is not right."""
-    rows = []
-    for check in found["checks"]:
-        title = CHECKS[check["check"]][0 if lang == "en" else 1]
-        said = escape(check["said"][lang])
-        if check["state"] not in ("ok", "skipped"):
-            said += f" <small><code>{escape(check['page'])}</code></small>"
-        mark = f'<b class="{escape(check["state"])}">{t("rehearsal." + check["state"])}</b>'
-        rows.append(f"<tr><th>{title}</th><td>{mark}</td><td>{said}</td></tr>")
-    verdict = t("rehearsal.ready") if found["ready"] else t("rehearsal.not_ready")
-    return f'<div class="card rehearsal"><b>{verdict}</b><table>{"".join(rows)}</table></div>'
-
-
-def profile(value: Any, lang: str, t: Translate) -> str:
-    """What was measured in a data file, and what is wrong with it."""
-    lengths = value.tokens
-    facts = [
-        (t("plan.format"), value.format),
-        (t("plan.rows"), f"{value.rows:,}"),
-        (t("plan.language"), value.language),
-        (t("plan.tokens"), f"{lengths.p50:g} / {lengths.p95:g} / {lengths.max:g}" if lengths else None),
-        (
-            t("plan.labels"),
-            ", ".join(f"{name}: {count:,}" for name, count in list(value.labels.items())[:12])
-            if value.labels
-            else None,
-        ),
-        (t("plan.duplicates"), f"{value.duplicates:,}" if value.duplicates else None),
-    ]
-    rows = "".join(f"<tr><th>{name}</th><td>{escape(str(text))}</td></tr>" for name, text in facts if text)
-    faults = "".join(
-        f'<li class="{escape(item.severity)}">{escape(localised(item.message, lang))}</li>'
-        for item in value.findings
-    )
-    return f'<div class="card"><b>{t("plan.data")}</b><table>{rows}</table>{f"<ul>{faults}</ul>" if faults else ""}</div>'
 
 
 def localised(text: Any, lang: str) -> str:

@@ -17,6 +17,7 @@ from trainer.messages import message
 from ui import render_verify
 from ui.i18n import duration, translator
 from ui.render import alternative_text, localised, value_text
+from ui.render_plan import fix_label
 
 console = Console(highlight=False)
 SCORED = ("tuned", "base", "few_shot", "majority")
@@ -89,6 +90,17 @@ def print_recommendation(plan: Recommendation, lang: str) -> None:
         console.print(
             f"{t('plan.memory')}: [bold]{total:.1f} GB[/] ({t('plan.between', low=f'{low:.1f}', high=f'{high:.1f}')}): {terms}"
         )
+        if plan.estimate["total_seconds"]:
+            times = (duration(plan.estimate[key], t) for key in ("seconds", "total_seconds"))
+            console.print(
+                "{}: {}; {}: {}".format(t("plan.time"), *[next(times), t("plan.total_time"), next(times)])
+            )
+    if plan.fixes:
+        console.print(f"[yellow]{t('plan.fixes')}[/]")
+        for at, item in enumerate(plan.fixes, 1):
+            console.print(
+                f"  {at}. [bold]{escape(fix_label(item, t))}[/] {escape(item['because'])} [dim]{item['rule']}[/]"
+            )
     for warning in plan.warnings:
         console.print(f"[yellow]{t('plan.warnings')}:[/] {escape(warning)}")
     if step := first_step(plan):
@@ -123,6 +135,8 @@ def print_profile(profile: Any, lang: str) -> None:
         grid.add_row(
             t("plan.labels"), ", ".join(f"{name}: {count:,}" for name, count in profile.labels.items())
         )
+    if profile.loss_share is not None:
+        grid.add_row(t("plan.loss_share"), f"{profile.loss_share:.0%}")
     grid.add_row(t("plan.duplicates"), f"{profile.duplicates:,}")
     console.print(grid)
     for finding in profile.findings:

@@ -31,12 +31,24 @@ QWEN = {
 }
 LLAMA2_7B = Shape(6.738, 32, 4096, 32, 32, 128, 11008, 32000, tied=False)
 
-# Qwen (2023): transformers 4.32, PEFT 0.6, plain AdamW; GPTQ int4 with groups of 128 for Q-LoRA.
-QWEN_STACK = Stack(
-    fused_head=False, quant_bytes=0.53, qlora_bytes=16, step_bytes=8, runtime_gb=1.5, fragmentation=0.03
+# Qwen (2023): transformers 4.32, PEFT 0.6, plain AdamW; GPTQ int4 with groups of 128 for Q-LoRA. Its scripts train LoRA
+# with --bf16, where accelerate's autocast turns the logits into fp32 (16-bit logits and their shifted copy, fp32 output,
+# fp32 log-softmax and gradient: three fp32 copies' worth), and Q-LoRA with --fp16 under DeepSpeed, where they stay in 16
+# bits (two). github.com/QwenLM/Qwen, finetune/finetune_lora_single_gpu.sh and finetune_qlora_single_gpu.sh.
+QWEN_LORA = Stack(fused_head=False, logit_copies=3, step_bytes=8, runtime_gb=1.5, fragmentation=0.03)
+QWEN_QLORA = Stack(
+    fused_head=False,
+    logit_copies=2,
+    quant_bytes=0.53,
+    qlora_bytes=16,
+    step_bytes=8,
+    runtime_gb=1.5,
+    fragmentation=0.03,
 )
 # DeepSpeed bf16: weight 2, gradient 2, fp32 master 4, fp32 gradient 4, Adam 8, and 4 while it steps.
-DEEPSPEED = Stack(fused_head=False, full_bytes=20, step_bytes=4, runtime_gb=0.5, fragmentation=0.0)
+DEEPSPEED = Stack(
+    fused_head=False, logit_copies=2, full_bytes=20, step_bytes=4, runtime_gb=0.5, fragmentation=0.0
+)
 # LLaMA-Factory (2024-04): bitsandbytes NF4 with prepare_model_for_kbit_training, hidden states and embeddings fp32.
 LF_STACK = Stack(
     4.0, fused_head=False, hidden_bytes=4, qlora_bytes=16, logit_copies=2.5, runtime_gb=0.8, fragmentation=0.0
@@ -81,13 +93,13 @@ def points() -> list[Point]:
     llama8, llama3 = by_id("models")["llama3.1-8b-instruct"], by_id("models")["llama3.2-3b-instruct"]
     q = {"unit": DECIMAL, "r": 64}
     return [
-        *row("Qwen LoRA, A100", "1.8B", QWEN["1.8B"], QWEN_STACK, [6.7, 7.4, 8.4, 11.0, 16.2, 21.8], peft="lora", **q),
-        *row("Qwen LoRA, A100", "7B", QWEN["7B"], QWEN_STACK, [20.1, 20.4, 21.5, 23.8, 29.7, 36.6], peft="lora", **q),
-        *row("Qwen LoRA, A100", "14B", QWEN["14B"], QWEN_STACK, [34.6, 35.1, 35.3, 37.4, 42.5, 55.2], peft="lora", **q),
-        *row("Qwen Q-LoRA, A100", "1.8B", QWEN["1.8B"], QWEN_STACK, [5.8, 6.0, 6.6, 7.8, 10.2, 15.8], peft="qlora", **q),
-        *row("Qwen Q-LoRA, A100", "7B", QWEN["7B"], QWEN_STACK, [11.5, 11.5, 12.3, 13.9, 16.9, 23.5], peft="qlora", **q),
-        *row("Qwen Q-LoRA, A100", "14B", QWEN["14B"], QWEN_STACK, [18.7, 18.4, 18.9, 19.9, 23.0, 27.9], peft="qlora", **q),
-        *row("Qwen Q-LoRA, A100", "72B", QWEN["72B"], QWEN_STACK, [61.4, 61.4, 62.9, 64.1, 68.0, 75.6], peft="qlora", **q),
+        *row("Qwen LoRA, A100", "1.8B", QWEN["1.8B"], QWEN_LORA, [6.7, 7.4, 8.4, 11.0, 16.2, 21.8], peft="lora", **q),
+        *row("Qwen LoRA, A100", "7B", QWEN["7B"], QWEN_LORA, [20.1, 20.4, 21.5, 23.8, 29.7, 36.6], peft="lora", **q),
+        *row("Qwen LoRA, A100", "14B", QWEN["14B"], QWEN_LORA, [34.6, 35.1, 35.3, 37.4, 42.5, 55.2], peft="lora", **q),
+        *row("Qwen Q-LoRA, A100", "1.8B", QWEN["1.8B"], QWEN_QLORA, [5.8, 6.0, 6.6, 7.8, 10.2, 15.8], peft="qlora", **q),
+        *row("Qwen Q-LoRA, A100", "7B", QWEN["7B"], QWEN_QLORA, [11.5, 11.5, 12.3, 13.9, 16.9, 23.5], peft="qlora", **q),
+        *row("Qwen Q-LoRA, A100", "14B", QWEN["14B"], QWEN_QLORA, [18.7, 18.4, 18.9, 19.9, 23.0, 27.9], peft="qlora", **q),
+        *row("Qwen Q-LoRA, A100", "72B", QWEN["72B"], QWEN_QLORA, [61.4, 61.4, 62.9, 64.1, 68.0, 75.6], peft="qlora", **q),
         *row("Qwen full, A100", "1.8B", QWEN["1.8B"], DEEPSPEED, [43.5, 43.5, 43.5, 43.5, 47.1, 48.3], DECIMAL, peft="full"),
         *row("LLaMA-Factory QLoRA, A100-40G", "LLaMA2-7B r8", LLAMA2_7B, LF_STACK, [6, 7, 9, 12, 19, 32], lengths=[1024 * 2**i for i in range(6)], peft="qlora", r=8),
         *row("PEFT benchmark, L40S", "Llama-3.2-3B LoRA r32", llama3, PEFT_STACK, [20.8], lengths=[768], peft="lora", r=8, batch=4, checkpointing=False),

@@ -37,9 +37,8 @@ def bench():
 def test_published_measurements_are_met():
     summary = bench().measure()["summary"]
     assert summary["points"] >= 55
-    assert summary["within_15_percent"] >= 0.94, summary
-    assert summary["within_8_percent"] >= 0.5, summary
-    assert summary["worst"] < 0.2, summary
+    assert summary["within_15_percent"] == 1, summary
+    assert summary["within_8_percent"] >= 0.8, summary
 
 
 @pytest.mark.parametrize(
@@ -112,15 +111,6 @@ def test_an_interval_surrounds_the_total_and_the_terms_add_up():
     assert list(chinese.values()) == list(guess.terms.values()) and not set(chinese) & set(guess.terms)
 
 
-def test_what_does_not_fit_gets_changes_that_do():
-    plan = config(peft="full", batch_size=4)
-    guess = estimate(plan, CARDS["qwen3-8b"], hardware=RTX)
-    assert guess.fits is False and any("QLoRA" in line for line in guess.advice)
-    assert not any("full" in line.split(":")[0] and "LoRA" not in line for line in guess.advice)
-    chinese = estimate(plan, CARDS["qwen3-8b"], hardware=RTX, lang="zh-TW").advice
-    assert len(chinese) == len(guess.advice) and all("：" in line for line in chinese)
-
-
 def test_time_follows_tokens_and_device():
     lengths = SimpleNamespace(p50=200, p95=400, max=500)
     fast = Hardware([GpuInfo("NVIDIA H100 80GB HBM3", 80, 79, True)], 8, 64.0)
@@ -130,6 +120,25 @@ def test_time_follows_tokens_and_device():
     assert estimate(config(), CARDS["qwen3-8b"], lengths, RTX).seconds is None
     unknown = Hardware([GpuInfo("Mystery 9000", 24, 24, True)])
     assert estimate(config(), CARDS["qwen3-8b"], lengths, unknown, rows=1000).seconds is None
+    measured = estimate(config(), CARDS["qwen3-8b"], lengths, unknown, rows=1000, rate=1e14)
+    assert measured.seconds and measured.rate == 1e14
+    faster = estimate(config(), CARDS["qwen3-8b"], lengths, unknown, rows=1000, rate=2e14)
+    assert faster.seconds == pytest.approx(measured.seconds / 2, rel=0.01)
+
+
+def test_evaluations_scoring_and_export_are_part_of_the_time():
+    lengths = SimpleNamespace(p50=200, p95=400, max=500, mean=260.0)
+    often, never = (
+        estimate(config(eval_steps=5, eval_fraction=share), CARDS["qwen3-8b"], lengths, RTX, rows=2000)
+        for share in (0.2, 0.0)
+    )
+    assert often.seconds > never.seconds
+    assert often.total_seconds == round(sum(stage.seconds or 0 for stage in often.stages))
+    assert often.total_seconds > often.seconds and often.total_seconds_high > often.total_seconds
+    shorter = estimate(
+        config(), CARDS["qwen3-8b"], SimpleNamespace(**{**vars(lengths), "mean": 130.0}), RTX, rows=2000
+    )
+    assert shorter.seconds < 0.6 * often.seconds  # the mean counts, not the median
 
 
 def test_the_starter_model_takes_minutes_and_a_gigabyte_on_a_cpu():

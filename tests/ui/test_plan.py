@@ -7,7 +7,7 @@ import yaml
 from assistant import recommend
 from trainer import runs
 from trainer.config import RunConfig
-from ui import render
+from ui import render, render_plan
 from ui.i18n import translator
 from ui.tabs import plan as tab
 
@@ -63,7 +63,7 @@ def test_a_rehearsal_is_shown_check_by_check_with_the_page_of_what_failed():
         {"check": "data", "state": "ok", "said": {"en": "fine", "zh-TW": "好"}, "page": "a#b", "mistake": False},
         {"check": "length", "state": "failed", "said": {"en": "<cut>", "zh-TW": "截"}, "page": "c#d", "mistake": True},
     ]  # fmt: skip
-    html = render.rehearsal({"checks": checks, "ready": False}, "en", EN)
+    html = render_plan.rehearsal({"checks": checks, "ready": False}, "en", EN)
     assert "&lt;cut&gt;" in html and "c#d" in html and "a#b" not in html and EN("rehearsal.failed") in html
 
 

@@ -48,21 +48,23 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens a row: median, 95th percentile, maximum."""
+    """Tokens a row: median, 95th percentile, maximum, mean (0: not known; time follows it)."""
 
     p50: int
     p95: int
     max: int
+    mean: float = 0.0
 
 
 @dataclass(frozen=True)
 class DataProfile:
     """What a file holds. `rows` are those that can be trained on; `read_rows` all that the file has.
 
-    `tokens` are whole rows and `completion_tokens` the answers, estimated (language.token_estimate) or counted,
-    without what a chat template adds. `labels` counts rows by label, None where answers are no labels. `task` is
-    a guess in the words of the advice. `duplicates` are rows beyond the first of the same question and answer; `licence` what a
-    column, a card or a licence file beside the data says.
+    `tokens` are whole rows and `completion_tokens` the answers, without what a chat template adds: counted with
+    `tokenizer`, or estimated (language.token_estimate) where it is "". `loss_share` is the answers' part of all tokens.
+    `labels` counts rows by label, None where answers are no labels. `task` is a guess in the words of the advice.
+    `duplicates` are rows beyond the first of the same question and answer; `licence` what a column, a card or a licence
+    file beside the data says.
     """
 
     path: str
@@ -86,13 +88,17 @@ class DataProfile:
     thumbs_down: int
     licence: str = ""
     findings: list[Finding] = field(default_factory=list)
+    tokenizer: str = ""
+    loss_share: float | None = None
 
 
-def profile(path: Path, seen: Progress = lambda size: None) -> DataProfile:
-    """Measure a file. Raises UserError, "file:line: what; what to do", where it cannot be read at all."""
-    return _profiled(
-        *measured(Path(path), False, RunConfig.model_fields["max_length"].default, "", seen), None
-    )
+def profile(path: Path, seen: Progress = lambda size: None, tokenizer: str = "") -> DataProfile:
+    """Measure a file; `tokenizer` is a tokenizer.json, without which tokens are estimated.
+
+    Raises UserError, "file:line: what; what to do", where it cannot be read at all.
+    """
+    length = RunConfig.model_fields["max_length"].default
+    return _profiled(*measured(Path(path), False, length, tokenizer, seen), None)
 
 
 def check(
@@ -306,6 +312,8 @@ def _profiled(head: Head, part: Part, held_out: tuple[Head, Part] | None) -> Dat
         thumbs_down=part.verdicts[False],
         licence=head.licence[0],
         findings=findings_of(context),
+        tokenizer=plan.tokenizer,
+        loss_share=float(part.answer_tokens.sum() / max(1, part.tokens.sum())) if answered else 1.0,
     )
 
 
@@ -319,7 +327,7 @@ def labels_of_part(part: Part, detected: Detected) -> dict[str, int] | None:
 def _percentiles(values: np.ndarray) -> Lengths:
     ordered = np.sort(values)
     at = lambda share: int(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
-    return Lengths(at(0.5), at(0.95), int(ordered[-1]))
+    return Lengths(at(0.5), at(0.95), int(ordered[-1]), float(ordered.mean()))
 
 
 def repeats(part: Part, labelled: bool) -> tuple[np.ndarray, np.ndarray]:

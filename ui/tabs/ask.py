@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from assistant import answer as answering
-from assistant import conversations, llm, preferences, recommend
+from assistant import conversations, dialogue, llm, preferences
 from assistant.types import Answer
 from kb.errors import UserError
 from ui import form, models, render, render_chat
@@ -277,26 +278,75 @@ def answer_question(
     turns = conversations.load(store, conversation)
     chat = [*bubbles(turns, t), {"role": "user", "content": as_said(question)}]
     yield {page.chat: chat, page.question: "", page.conversation: conversation, page.asked: question}
-    history = answering.turns(conversations.before(turns, question))
+    before = conversations.before(turns, question)
     html, part = "", None
     try:
         settings = models.settings(context.home, chosen)
-        for part in newest(answering.stream(context.index, question, history, None, settings), stop):
-            if isinstance(part, Answer):
-                conversations.append(store, conversation, question, part)
-                html = render.answer(part, len(chat), t)
-            else:
-                html = render.partial(part.text)
-            yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
-        if not isinstance(part, Answer):
-            html += render.note(t("ask.stopped"))
+        if (said := slot_reply(context, lang, before, question, settings)) is not None:
+            conversations.append(store, conversation, question, said)
+            html = render.answer(said, len(chat), t)
+        else:
+            for part in newest(
+                answering.stream(context.index, question, answering.turns(before), None, settings), stop
+            ):
+                if isinstance(part, Answer):
+                    part = asking(context, lang, before, question, part)
+                    conversations.append(store, conversation, question, part)
+                    html = render.answer(part, len(chat), t)
+                else:
+                    html = render.partial(part.text)
+                yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
+            if not isinstance(part, Answer):
+                html += render.note(t("ask.stopped"))
     except UserError as fault:
         html = render.error(str(fault))
     if not stop.quiet:
         yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
-    beside = plan_beside(context, lang, t, page, [*(asked for asked, _ in turns), question])
+    if isinstance(part, Answer) and part.model and dialogue.tells_a_task(question):
+        read_once_more(context, lang, before, question, part, settings, conversation)
+        html = render.answer(conversations.load(store, conversation)[-1][1], len(chat), t)
+    stored = conversations.load(store, conversation)
+    if not stored or stored[-1][0] != question:  # stopped or failed: a task was described all the same
+        stored = [*before, (question, Answer("", [], True, "", 0.0, lang))]
+    beside = plan_beside(context, lang, t, page, stored)
     if not stop.quiet:
-        yield beside | {page.earlier: listed(context, t, conversation)}
+        shown = {page.chat: [*chat, {"role": "assistant", "content": html}]}
+        yield shown | beside | {page.earlier: listed(context, t, conversation)}
+
+
+def slot_reply(
+    context: Context, lang: str, before: conversations.Turns, question: str, settings: Any
+) -> Answer | None:
+    """The answer to words that answer the question which stands open; None where they do not."""
+    state = dialogue.talk(before)
+    if state.pending is None:
+        return None
+    backend = llm.pick(settings, lang) if settings.backend != "extract" else None
+    filled = dialogue.fill(state.pending["slot"], question, backend)
+    if filled is None:
+        return None
+    plan = dialogue.advised(dialogue.told(state, filled), context.hardware, lang)
+    return dialogue.reply(filled, plan, lang)
+
+
+def asking(context: Context, lang: str, before: conversations.Turns, question: str, answer: Answer) -> Answer:
+    """An answer with the one question that a described task still needs, if there is one."""
+    state = dialogue.talk([*before, (question, answer)])
+    plan = dialogue.advised(state, context.hardware, lang)
+    return replace(answer, ask=dialogue.next_question(state, question, plan))
+
+
+def read_once_more(
+    context: Context, lang: str, before: conversations.Turns, question: str, answer: Answer, settings: Any, conversation: str
+) -> None:  # fmt: skip
+    """Where a model answers it reads the description too: what the patterns missed is not asked for."""
+    try:
+        read = dialogue.described(question, llm.pick(settings, lang))
+    except UserError:
+        return
+    if read:
+        wiser = asking(context, lang, before, question, replace(answer, filled=read, ask=None))
+        conversations.amend(context.home.conversations, conversation, wiser)
 
 
 def scene(context: Context, lang: str, t: Translate, page: Any, conversation: str) -> Changes:
@@ -311,7 +361,7 @@ def scene(context: Context, lang: str, t: Translate, page: Any, conversation: st
         page.reasons: gr.Row(visible=False),
         page.earlier: listed(context, t, conversation),
         page.preferences: downloads(context, t),
-        **plan_beside(context, lang, t, page, asked),
+        **plan_beside(context, lang, t, page, turns),
     }
 
 
@@ -344,20 +394,15 @@ def as_said(text: str) -> str:
     return f"<div>{escape(text.strip())}</div>".replace("\n", "<br>")
 
 
-def plan_beside(context: Context, lang: str, t: Translate, page: Any, asked: list[str]) -> Changes:
-    """Goal, plan, card and button for what was asked so far; empty when no task was described."""
-    text = " ".join(dict.fromkeys(asked))  # a question that was asked again is no second task
-    situation = recommend.situation_from_text(text) if text else None
-    if situation is None or (situation.task, situation.rows, situation.knowledge_update) == (
-        None,
-        None,
-        None,
-    ):
+def plan_beside(context: Context, lang: str, t: Translate, page: Any, turns: conversations.Turns) -> Changes:
+    """Goal, plan, card and button for what was told so far; empty when no task was described."""
+    state = dialogue.talk(turns)
+    plan = dialogue.advised(state, context.hardware, lang)
+    if plan is None:
         empty = render.note(t("ask.side_empty"))
         return {page.goal: "", page.plan: None, page.card: empty, page.use: gr.Button(visible=False)}
-    plan = recommend.recommend(recommend.situation({"goal": text}), context.hardware, lang=lang)
     return {
-        page.goal: text,
+        page.goal: state.words,
         page.plan: plan,
         page.card: render.plan_card(plan, t),
         page.use: gr.Button(visible=True),

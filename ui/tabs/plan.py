@@ -13,25 +13,27 @@ from typing import Any
 
 import gradio as gr
 
-from assistant import recommend
+from assistant import dialogue, recommend
+from assistant.fit import fit
 from kb import facts
 from kb.errors import UserError
-from trainer import calibration, rehearse, runs
+from trainer import calibration, rate, rehearse, runs
 from trainer import config as run_config
 from trainer.jobs import Jobs
-from ui import form, render
+from ui import form, render, render_plan
 from ui.context import Context
 from ui.i18n import Translate
 from ui.start import check, start
 
 SUFFIXES = [".jsonl", ".json", ".csv", ".tsv", ".txt"]
 POLL_SECONDS = 1.0
+MOST_FIXES = 5  # buttons that are made; more ways to make a run fit are not offered
 FILES = ("train_file", "test_file", "eval_file", "task")  # named by the person in any case
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
     page = SimpleNamespace()
-    page.plan = gr.State(None)
+    page.plan, page.told, page.fixes = gr.State(None), gr.State({"values": {}, "asked": []}), gr.State([])
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             page.goal = gr.Textbox(label=t("plan.goal"), lines=3, elem_id="goal")
@@ -55,11 +57,20 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
         with gr.Column(scale=7, min_width=420):
             page.rehearsal = gr.HTML()
             page.profile = gr.HTML()
+            with gr.Row(visible=False, elem_id="plan-ask") as page.asking:
+                page.question = gr.HTML()
+                page.answer = gr.Textbox(
+                    label=t("plan.answer"), placeholder=t("plan.answer"), show_label=False, container=False, lines=1,
+                    elem_id="plan-answer",
+                )  # fmt: skip
             page.result = gr.HTML(render.note(t("plan.empty", button=t("plan.recommend"))))
             page.choice = gr.Radio(
                 choices=[(t("plan.preset." + name), name) for name in recommend.PLANS],
                 label=t("plan.preset"), visible=False, elem_id="preset",
             )  # fmt: skip
+    page.fit = gr.HTML(elem_id="plan-fit")
+    with gr.Row(elem_id="plan-fixes"):
+        page.fix = [gr.Button(visible=False, size="sm", elem_id=f"fix-{at}") for at in range(MOST_FIXES)]
     page.yours = gr.HTML()
     with gr.Accordion(t("plan.values"), open=False):
         page.fields = form.build(lang, t)
@@ -91,21 +102,50 @@ def machine(context: Context, t: Translate) -> str:
 
 
 def connect(context: Context, lang: str, t: Translate, page: Any, runs_page: Any, tabs: Any) -> None:
-    def advise(goal: str, file: str | None, path: str, test_path: str, base_model: str):
+    def advise(goal: str, file: str | None, path: str, test_path: str, base_model: str, told: dict[str, Any]):
         skip = [gr.skip()] * len(form.NAMES)
         try:
             data = data_path(context, file, path)
-            plan, profile = advice(context, lang, goal, data, base_model)
+            plan, profile = advice(context, lang, goal, data, base_model, test_path, told)
         except UserError as fault:
-            return ["", "", render.error(str(fault)), None, gr.skip(), *skip]
+            return ["", "", render.error(str(fault)), None, gr.skip(), gr.Row(visible=False), "", "", *skip]
         run = run_of(plan.run, data, test_path)
-        described = render.profile(profile, lang, t) if profile else ""
+        described = render_plan.profile(profile, lang, t) if profile else ""
         choice = gr.Radio(value="recommended", visible=run is not None)
-        return [described, render.plan(plan, t), "", plan, choice, *(form.to_form(run) if run else skip)]
+        asking = gr.Row(visible=plan.ask is not None)
+        question = render.question(plan.ask, t)
+        return [
+            described, render.plan(plan, t, asks=False), "", plan, choice, asking, question, "",
+            *(form.to_form(run) if run else skip),
+        ]  # fmt: skip
 
-    inputs = [page.goal, page.file, page.path, page.test_path, page.base_model]
-    outputs = [page.profile, page.result, page.error, page.plan, page.choice, *page.fields.values()]
-    page.recommend.click(advise, inputs, outputs, concurrency_limit=2)
+    given = [page.goal, page.file, page.path, page.test_path, page.base_model]
+    outputs = [
+        page.profile, page.result, page.error, page.plan, page.choice, page.asking, page.question, page.answer,
+        *page.fields.values(),
+    ]  # fmt: skip
+
+    def afresh(*inputs: Any):
+        """The button starts anew: another task or file has nothing to do with what was answered before."""
+        told: dict[str, Any] = {"values": {}, "asked": []}
+        return [told, *advise(*inputs, told)]
+
+    page.recommend.click(afresh, given, [page.told, *outputs], concurrency_limit=2)
+
+    def answered(words: str, plan: Any, told: dict[str, Any], *inputs: Any):
+        if plan is None or plan.ask is None or not words.strip():
+            return [gr.skip()] * (1 + len(outputs))
+        slot = plan.ask["slot"]
+        filled = dialogue.fill(slot, words)
+        if filled is None:
+            said = render.question(plan.ask, t) + render.note(t("plan.answer_not_read"))
+            return [gr.skip(), *(said if part is page.question else gr.skip() for part in outputs)]
+        told = {"values": told["values"] | filled, "asked": [*told["asked"], slot]}
+        return [told, *advise(*inputs, told)]
+
+    page.answer.submit(
+        answered, [page.answer, page.plan, page.told, *given], [page.told, *outputs], concurrency_limit=2
+    )
 
     connect_values(lang, t, page)
     connect_starting(context, lang, t, page, runs_page, tabs)
@@ -123,20 +163,51 @@ def connect_values(lang: str, t: Translate, page: Any) -> None:
         return form.to_form({**found["run"], **kept})
 
     fields = list(page.fields.values())
-    page.choice.input(choose, [page.choice, page.plan, *fields], fields)
+    shown = [page.yours, page.fit, page.fixes, *page.fix]
 
-    def note_yours(plan: Any, *values: Any):
+    def look(plan: Any, *values: Any):
+        """What the person changed, whether the values fit, and a button for each change that would make them fit."""
+        none = [gr.Button(visible=False)] * MOST_FIXES
         if plan is None or plan.run is None:
-            return ""
+            return ["", "", [], *none]
         try:
-            wanted = run_config.from_dict(form.from_form(values), t("tab.plan"))
+            wanted = run_config.from_dict(filled_in(form.from_form(values)), t("tab.plan"))
         except UserError as fault:
-            return render.error(str(fault))
-        return render.yours(reasons_for(plan, wanted, lang), t)
+            return [render.error(str(fault)), "", [], *none]
+        found = fit(wanted, plan.facts, lang)
+        fixes = found.fixes[:MOST_FIXES]
+        buttons = [
+            gr.Button(value=render_plan.fix_label(fixes[at], t), visible=True)
+            if at < len(fixes)
+            else none[at]
+            for at in range(MOST_FIXES)
+        ]
+        return [render.yours(reasons_for(plan, wanted, lang), t), render_plan.fit(found, t), fixes, *buttons]
+
+    page.choice.input(choose, [page.choice, page.plan, *fields], fields).then(
+        look, [page.plan, *fields], shown, show_progress="hidden"
+    )
+    for at, button in enumerate(page.fix):
+
+        def change(fixes: list[dict[str, Any]], *values: Any, at: int = at):
+            if at >= len(fixes):
+                return [gr.skip()] * len(form.NAMES)
+            return form.to_form(form.from_form(values) | fixes[at]["change"])
+
+        button.click(change, [page.fixes, *fields], fields).then(
+            look, [page.plan, *fields], shown, show_progress="hidden"
+        )
 
     # A value is looked at once it is typed, and once more whenever the form is filled anew.
     typed = [field.blur if isinstance(field, gr.Textbox) else field.input for field in fields]
-    gr.on([*typed, page.plan.change], note_yours, [page.plan, *fields], page.yours, show_progress="hidden")
+    gr.on([*typed, page.plan.change], look, [page.plan, *fields], shown, show_progress="hidden")
+
+
+def filled_in(values: dict[str, Any]) -> dict[str, Any]:
+    """Values that can be looked at before a file was named."""
+    return {"task": "task", "train_file": "data.jsonl"} | {
+        key: value for key, value in values.items() if value != ""
+    }
 
 
 def connect_starting(context: Context, lang: str, t: Translate, page: Any, runs_page: Any, tabs: Any) -> None:
@@ -157,7 +228,7 @@ def connect_starting(context: Context, lang: str, t: Translate, page: Any, runs_
                     doing = t("stage." + stage) if stage else t("state.starting")
                     yield render.note(t("plan.rehearsing", stage=doing)), ""
                 else:
-                    yield render.rehearsal(found, lang, t), ""
+                    yield render_plan.rehearsal(found, lang, t), ""
         except UserError as fault:
             yield "", render.error(str(fault))
 
@@ -205,22 +276,27 @@ def data_path(context: Context, file: str | None, path: str) -> Path | None:
     return kept
 
 
-def advice(context: Context, lang: str, goal: str, data: Path | None, base_model: str) -> tuple[Any, Any]:
-    """(recommendation, profile of the data file or None)."""
+def advice(
+    context: Context, lang: str, goal: str, data: Path | None, base_model: str, test_path: str = "",
+    told: dict[str, Any] | None = None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """(recommendation, profile of the data file or None). `told`: slots that were filled by answers."""
+    told = told or {"values": {}, "asked": []}
     given = {"base_model": base_model} if base_model else {}
     if not (goal.strip() or data or given):
         raise UserError(
             "描述任務，或提供資料檔。" if lang == "zh-TW" else "Describe the task, or give a data file."
         )
-    profile = None
-    if data:
-        from trainer.data import profile as measure
-
-        profile = measure(data)
     if goal.strip():
         given["goal"] = goal
-    pairs = calibration.load(context.home.path)
-    return recommend.recommend(recommend.situation(given), context.hardware, profile, lang, pairs), profile
+    given |= told["values"]
+    given["asked"] = told["asked"]
+    test = Path(test_path.strip()).expanduser().absolute() if test_path.strip() else None
+    home = context.home.path
+    return recommend.on_file(
+        recommend.situation(given), context.hardware, data, lang, calibration.load(home), test,
+        rate.known(home, context.hardware),
+    )  # fmt: skip
 
 
 def run_of(run: dict[str, Any] | None, data: Path | None, test_path: str) -> dict[str, Any] | None:
