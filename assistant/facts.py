@@ -185,7 +185,9 @@ def _measured(profile: Any) -> dict[str, Any]:
         "conflicts": profile.conflicts,
         "loss_share": profile.loss_share,
         "data_licence": profile.licence or None,
-        "data_non_commercial": bool(re.search(r"\bNC\b|non-?commercial|research only", profile.licence, re.I)),
+        "data_non_commercial": bool(
+            re.search(r"\bNC\b|non-?commercial|research only", profile.licence, re.I)
+        ),
         "data_file": str(profile.path),
         **({"task_name": name} if name else {}),
     }

@@ -7,7 +7,7 @@ Rules (kb/facts/rules.yaml) give every value; here is only the order in which th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,8 @@ from assistant.fit import fit
 from assistant.rules import Choice, citation, decide, evaluate, matching
 from assistant.situation import situation, situation_from_profile, situation_from_text
 from assistant.types import Reason, Recommendation, Situation
-from kb.facts import Rule, by_id
+from assistant.yours import reason_json
+from kb.facts import Rule
 from trainer import rate
 from trainer.calibration import Pair
 from trainer.config import STARTER, RunConfig
@@ -134,7 +135,7 @@ def _plan(
         "because": choice.rule.because.get(lang).format_map(facts),
         "rule": choice.rule.id,
         "citation": citation(choice.rule),
-        "changes": {name: _reason_json(own[name]) for name in changed},
+        "changes": {name: reason_json(own[name]) for name in changed},
         "run": run,
     }
 
@@ -182,7 +183,7 @@ def on_file(
 def to_json(recommendation: Recommendation) -> dict[str, Any]:
     """The shape that other programs read (DESIGN.md): what does not apply is null."""
     run = recommendation.run or {}
-    reasons = {name: _reason_json(reason) for name, reason in recommendation.reasons.items()}
+    reasons = {name: reason_json(reason) for name, reason in recommendation.reasons.items()}
     return {
         "decision": recommendation.decision,
         **{name: run.get(name) for name in ("method", "peft", "base_model")},
@@ -204,76 +205,6 @@ def to_json(recommendation: Recommendation) -> dict[str, Any]:
 def first_step(recommendation: Recommendation) -> dict[str, Any] | None:
     """What to measure before anything is trained: {"command", "because", "rule", "citation"}; None where nothing is."""
     return next((item for item in recommendation.alternatives if "command" in item), None)
-
-
-def _reason_json(reason: Reason) -> dict[str, Any]:
-    return {name: value for name, value in vars(reason).items() if name != "field"}
-
-
-def yours(
-    values: Mapping[str, Any], recommendation: Recommendation, lang: str = "en"
-) -> dict[str, dict[str, Any]]:
-    """Each advised field whose value is another now, as it is shown before the start and kept in lineage.yaml.
-
-    {field: {"value", "advised", "rule": "yours", "advised_rule", "because", "warning", "citation"}}; `warning` is
-    None while the value stays in the range that the rule admits.
-    """
-    return yours_of(
-        values, {name: _reason_json(reason) for name, reason in recommendation.reasons.items()}, lang
-    )
-
-
-def yours_of(
-    values: Mapping[str, Any], reasons: Mapping[str, dict[str, Any]], lang: str = "en"
-) -> dict[str, dict[str, Any]]:
-    """`yours` for reasons as JSON, as they were saved beside a run: a value changed since then is the person's."""
-    beyond = _beyond(values, reasons, lang)
-    found = {}
-    for name, reason in reasons.items():
-        if name not in values or name not in RunConfig.model_fields or values[name] == reason["value"]:
-            continue
-        told = "Set by you; advised was {}. {}" if lang == "en" else "由你設定；建議值為 {}。{}"
-        found[name] = {
-            "value": values[name],
-            "advised": reason["value"],
-            "rule": "yours",
-            "advised_rule": reason["rule"],
-            "because": told.format(reason["value"], reason["because"]),
-            "warning": beyond.get(name),
-            "citation": reason["citation"],
-        }
-    return found
-
-
-def beyond_advice(
-    values: Mapping[str, Any], recommendation: Recommendation, lang: str = "en"
-) -> dict[str, str]:
-    """A sentence for each field whose value leaves the range that its rule admits: {field: why}."""
-    reasons = {name: _reason_json(reason) for name, reason in recommendation.reasons.items()}
-    return _beyond(values, reasons, lang)
-
-
-def _beyond(values: Mapping[str, Any], reasons: Mapping[str, dict[str, Any]], lang: str) -> dict[str, str]:
-    found = {}
-    for name, reason in reasons.items():
-        lost = reason.get("overruled")
-        advised = lost[0] if reason["rule"].endswith("-yours") and lost else None
-        low, high = _range_of(name, advised["rule"] if advised else reason["rule"])
-        value = values.get(name)
-        if not isinstance(value, int | float) or low <= value <= high:
-            continue
-        why = advised["because"] if advised else reason["because"]
-        if lang == "en":
-            found[name] = f"{name} {value:g} is outside {low:g} to {high:g}. {why}"
-        else:
-            found[name] = f"{name} {value:g} 超出 {low:g} 至 {high:g}。{why}"
-    return found
-
-
-def _range_of(name: str, rule: str) -> tuple[float, float]:
-    known = by_id("rules").get(rule)  # a run that was saved by another version may name a rule that is gone
-    low, high = known.range.get(name, (-math.inf, math.inf)) if known else (-math.inf, math.inf)
-    return low, high
 
 
 def _assume(name: str, facts: dict[str, Any]) -> None:

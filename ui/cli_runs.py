@@ -157,7 +157,7 @@ def wanted_run(run: str):
 
 def reasons_of(run: str, wanted) -> dict[str, Any]:
     """The reasons that stand in a run file, or in that of a task's newest run; a value changed since is the person's."""
-    from assistant.recommend import yours_of
+    from assistant.yours import yours_of
     from trainer import config, runs
     from ui.cli import screen_lang
     from ui.home import home

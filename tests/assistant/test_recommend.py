@@ -16,6 +16,7 @@ from assistant.facts import DERIVED
 from assistant.recommend import recommend, situation, situation_from_text, to_json
 from assistant.rules import COLLECTED, names_in
 from assistant.types import Situation
+from assistant.yours import beyond_advice, yours
 from kb.facts import by_id, table
 from kb.pages import pages
 from trainer.config import RunConfig, UserError
@@ -163,8 +164,8 @@ def test_a_value_of_the_persons_own_keeps_the_advised_one_beside_it():
 
 def test_a_changed_value_outside_the_rules_range_is_told():
     plan = recommend(situation({"task": "chat", "rows": 5000, "gpu_vram_gb": 24}))
-    assert advice.beyond_advice(plan.run, plan) == {}
-    told = advice.beyond_advice({**plan.run, "learning_rate": 1e-5, "epochs": 30}, plan, "zh-TW")
+    assert beyond_advice(plan.run, plan) == {}
+    told = beyond_advice({**plan.run, "learning_rate": 1e-5, "epochs": 30}, plan, "zh-TW")
     assert set(told) == {"learning_rate", "epochs"} and "超出" in told["epochs"]
 
 
@@ -332,8 +333,8 @@ def test_the_baseline_comes_first_with_its_command_except_for_the_starter():
 
 def test_values_of_the_persons_own_are_marked_with_the_advised_one_and_the_warning():
     plan = recommend(situation({"task": "chat", "rows": 5000, "gpu_vram_gb": 24}))
-    assert advice.yours(plan.run, plan) == {}
-    own = advice.yours({**plan.run, "learning_rate": 0.1, "epochs": 3}, plan, "zh-TW")
+    assert yours(plan.run, plan) == {}
+    own = yours({**plan.run, "learning_rate": 0.1, "epochs": 3}, plan, "zh-TW")
     assert set(own) == {"learning_rate", "epochs"} and own["epochs"]["warning"] is None
     assert (
         own["learning_rate"]["advised"] == plan.run["learning_rate"]

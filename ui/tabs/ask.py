@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,7 @@ from assistant import answer as answering
 from assistant import conversations, dialogue, llm, preferences
 from assistant.types import Answer
 from kb.errors import UserError
-from ui import form, models, render, render_chat
+from ui import form, models, questions, render, render_chat
 from ui.context import Context
 from ui.i18n import Translate
 from ui.streams import Stop, newest
@@ -282,7 +281,7 @@ def answer_question(
     html, part = "", None
     try:
         settings = models.settings(context.home, chosen)
-        if (said := slot_reply(context, lang, before, question, settings)) is not None:
+        if (said := questions.slot_reply(context, lang, before, question, settings)) is not None:
             conversations.append(store, conversation, question, said)
             html = render.answer(said, len(chat), t)
         else:
@@ -290,7 +289,7 @@ def answer_question(
                 answering.stream(context.index, question, answering.turns(before), None, settings), stop
             ):
                 if isinstance(part, Answer):
-                    part = asking(context, lang, before, question, part)
+                    part = questions.asking(context, lang, before, question, part)
                     conversations.append(store, conversation, question, part)
                     html = render.answer(part, len(chat), t)
                 else:
@@ -303,7 +302,7 @@ def answer_question(
     if not stop.quiet:
         yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
     if isinstance(part, Answer) and part.model and dialogue.tells_a_task(question):
-        read_once_more(context, lang, before, question, part, settings, conversation)
+        questions.read_once_more(context, lang, before, question, part, settings, conversation)
         html = render.answer(conversations.load(store, conversation)[-1][1], len(chat), t)
     stored = conversations.load(store, conversation)
     if not stored or stored[-1][0] != question:  # stopped or failed: a task was described all the same
@@ -312,41 +311,6 @@ def answer_question(
     if not stop.quiet:
         shown = {page.chat: [*chat, {"role": "assistant", "content": html}]}
         yield shown | beside | {page.earlier: listed(context, t, conversation)}
-
-
-def slot_reply(
-    context: Context, lang: str, before: conversations.Turns, question: str, settings: Any
-) -> Answer | None:
-    """The answer to words that answer the question which stands open; None where they do not."""
-    state = dialogue.talk(before)
-    if state.pending is None:
-        return None
-    backend = llm.pick(settings, lang) if settings.backend != "extract" else None
-    filled = dialogue.fill(state.pending["slot"], question, backend)
-    if filled is None:
-        return None
-    plan = dialogue.advised(dialogue.told(state, filled), context.hardware, lang)
-    return dialogue.reply(filled, plan, lang)
-
-
-def asking(context: Context, lang: str, before: conversations.Turns, question: str, answer: Answer) -> Answer:
-    """An answer with the one question that a described task still needs, if there is one."""
-    state = dialogue.talk([*before, (question, answer)])
-    plan = dialogue.advised(state, context.hardware, lang)
-    return replace(answer, ask=dialogue.next_question(state, question, plan))
-
-
-def read_once_more(
-    context: Context, lang: str, before: conversations.Turns, question: str, answer: Answer, settings: Any, conversation: str
-) -> None:  # fmt: skip
-    """Where a model answers it reads the description too: what the patterns missed is not asked for."""
-    try:
-        read = dialogue.described(question, llm.pick(settings, lang))
-    except UserError:
-        return
-    if read:
-        wiser = asking(context, lang, before, question, replace(answer, filled=read, ask=None))
-        conversations.amend(context.home.conversations, conversation, wiser)
 
 
 def scene(context: Context, lang: str, t: Translate, page: Any, conversation: str) -> Changes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from assistant import dialogue, recommend
+from assistant import dialogue, recommend, yours
 from assistant.fit import fit
 from kb import facts
 from kb.errors import UserError
@@ -327,7 +327,7 @@ def reasons_for(plan: Any, wanted: run_config.RunConfig, lang: str) -> dict[str,
         return {}
     values = wanted.model_dump()
     reasons = recommend.to_json(plan)["reasons"]
-    own = recommend.yours(values, plan, lang)
+    own = yours.yours(values, plan, lang)
     for other in plan.plans:
         if all(values[name] == reason["value"] for name, reason in other["changes"].items()):
             reasons |= other["changes"]
