@@ -126,6 +126,8 @@ def _holds(wanted: Any, actual: Any, facts: Mapping[str, Any]) -> bool:
             )
         if actual is None and wanted.keys() != {"not"}:
             return False
+        if any(facts.get(name) is None for name in names_in(wanted)):  # nor is a bound that is not known met
+            return False
         return all(BOUNDS[key](actual, evaluate(limit, facts)) for key, limit in wanted.items())
     if isinstance(wanted, list):
         return actual in wanted

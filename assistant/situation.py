@@ -39,7 +39,8 @@ COUNTS: list[tuple[str, str]] = [
     ("thumbs_up", r"(?:thumbs?[- ]?ups?|likes|upvotes?)"),
     ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?題)"),
     ("verifier_prompts", r"(?:[\w-]+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:[\w-]+\s+){0,6}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
-    ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|說明书|说明书|网页|網頁|小說|小说|書|书|課本|课本|教材|判例|規範|规范))"),
+    ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|说明书|网页|網頁|判例|規範|规范|指引|指南|守則|守则|校規|校规|條例|条例))"),
+    ("docs", r"本\s*(?:[^\s，。,]{0,4}?)(?:小說|小说|書|书|課本|课本|教材)"),
     ("docs", r"(?:[A-Za-z-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki|handbooks?|books)\b"),
     ("docs", r"-page\b"),
     ("rows", rf"(?:份|篇|個|个|张|張)?\s*(?:已)?(?:{LABELLED})(?:好|過|过)?(?:的)?"),
@@ -63,14 +64,14 @@ ARTICLES = r"(?:法規|法规|條文|条文|規章|规章|規定|规定)[^。.;�
 # What comes in every day is what the model will work on, not what it is trained on.
 STREAM = r"(?:每天|每日|天天|每週|每周|每月|每個月|每个月|每小時|daily|per day|a day|every day|each day)[^，。,;；\d]{0,10}$"
 STREAM_AFTER = r"^[^，。,;；\d]{0,24}?(?:per (?:day|week|month)|a day|every day|each day|daily|/\s?day)"
-DOCS_ARE = r"(?:文件|文檔|文档|手冊|手册|規章|规章|條文|条文|法規|法规|PDF)[^，。,.;；\d]{0,6}[，,]?\s*(?:大約|大约|約|约|有|共|總共|总共)*\s*"
+DOCS_ARE = r"(?:校規|校规|指引|指南|守則|守则|條例|条例|說明書|说明书|文件|文檔|文档|手冊|手册|規章|规章|條文|条文|法規|法规|PDF)[^，。,.;；\d]{0,6}[，,]?\s*(?:大約|大约|約|约|有|共|總共|总共)*\s*"
 TASKS: list[tuple[str, str]] = [
     ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),
     ("tool-use", r"tool[- ]?(?:use|call)|function[- ]call|工具(?:呼叫|調用|调用|使用)|函(?:式|数|數)(?:呼叫|调用)|\bagent\b"),
     ("translation", r"翻譯|翻译|translat"),
     ("summarization", r"摘要|總結|总结|summar[iy]"),
-    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息|簡訊|短信|信息|留言)|categor|moderation|偵測|侦测|检测|檢測|\bdetect|fraud|詐騙|诈骗|分派|分到|分發到|分发到|歸類|归类|歸到|\brouting\b|\btriage|打標|打标|\bclasses\b|分(?:成|為|为).{0,8}類|分(?:成|为).{0,8}类|類別|类别"),
-    ("extraction", r"抽取|擷取|提取|萃取|extract|結構化|结构化|structured output"),
+    ("classification", r"情感|情緒|情绪|分類|分类|classif|sentiment|意圖|意图|\bintents?\b|spam|垃圾(?:郵件|邮件|訊息|簡訊|短信|信息|留言)|categor|moderation|偵測|侦测|检测|檢測|\bdetect|fraud|詐騙|诈骗|toxic|hate speech|辱罵|辱骂|判別|判别|(?:標|标|歸|归)(?:成|為|为).{0,8}(?:類|类|種|种|級|级)|分派|分到|分發到|分发到|歸類|归类|歸到|\brouting\b|\btriage|打標|打标|\bclasses\b|分(?:成|為|为).{0,8}類|分(?:成|为).{0,8}类|類別|类别"),
+    ("extraction", r"into JSON|成\s?JSON|\bpars(?:e|ing|er)\b|抽取|擷取|提取|萃取|extract|結構化|结构化|structured output"),
     ("code", r"程式碼|代碼|代码|寫程式|写程序|編程|编程|\bcod(?:e|ing)\b|\bSQL\b|programming"),
     ("reasoning", r"推理|reasoning|\bmath|數學|数学|解題|解题"),
     ("style", r"風格|风格|語氣|语气|口吻|口氣|口气|語調|语调|文風|文风|\bstyle\b|\btone\b|persona|brand voice|角色扮演|roleplay"),
@@ -78,7 +79,8 @@ TASKS: list[tuple[str, str]] = [
     ("chat", r"客服|聊天|對話|对话|chat|customer (?:service|support)|support bot|conversation|dialog|助理|助手|assistant"),
     ("domain-knowledge", r"領域知識|领域知识|專業知識|专业知识|知識庫|知识库|公司(?:內部)?(?:知識|文件|規章)|法規|法规|手冊|手册|knowledge|問答|问答|\bQ&?A\b|question answering|\bpolic(?:y|ies)\b|\bfacts\b|handbook"),
     ("classification", r"評分|评分|打分|星級|星级|[顆颗]星|\bratings?\b|判斷是否|判断是否|是不是|yes\s*/\s*no|labell?ed (?:as|with|by|into)"),
-    ("generation", r"續寫|续写|生成|寫作|写作|文案|撰寫|撰写|generat|\bwrit(?:e|ing)\b|copywriting|story|小說|小说"),
+    ("generation", r"續寫|续写|生成|寫作|写作|文案|撰寫|撰写|generat|draft|\bwrit(?:e|ing)\b|copywriting|story|小說|小说"),
+    ("classification", r"\blabell?ed\b|\bannotated\b|標籤|标签|類型|类型"),
 ]  # fmt: skip
 LANGUAGES: list[tuple[str, str]] = [
     ("zh-TW", r"繁體|繁体|正體|台灣|臺灣|traditional chinese|taiwan"),
@@ -103,12 +105,16 @@ RARE = (
     r"(?:只有|僅有|仅有|僅|仅|\bonly|\bjust)\s*(?:約|约|about)?\s*(\d{1,2}(?:\.\d+)?)\s*[%％]\s*(?:是|為|为|屬|属|are|is|of)"
     rf"|(\d{{1,2}}(?:\.\d+)?)\s*[%％]\s*(?:的)?(?:{POSITIVE}|{NEGATIVE}|fraud|spam|詐騙|诈骗|垃圾)"
 )
+VERIFIED = (
+    r"自動|自动|驗證|验证|檢查|检查|判定|標準答案|标准答案|單元測試|单元测试|測資|测试用例|check|verif|unit[- ]?test|test case"
+    r"|GRPO|RLOO|RLVR|強化學習|强化学习|reinforcement|\bRL\b"
+)
 MOST_TEXT = 2000  # characters of a question that are read
 ROW_TASKS = ("classification", "ner", "extraction", "summarization", "translation")
-NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡|独立?显卡|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+|discrete\s+|nvidia\s+)*(?:gpus?|cards?)\b|without\s+(?:a\s+|any\s+)?gpu|no\s+graphics\s+card|GPU\s*[:：]\s*(?:none|no\b|無|无|沒有|没有)|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
+NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨立?顯卡?|独立?显卡?|顯示卡|顯卡|显卡)|(?:只有|僅有|仅有|純|纯)\s*CPU|no\s+(?:dedicated\s+|discrete\s+|nvidia\s+)*(?:gpus?|cards?)\b|without\s+(?:a\s+|any\s+)?gpu|no\s+graphics\s+card|GPU\s*[:：]\s*(?:none|no\b|無|无|沒有|没有)|cpu[- ]only|only\s+(?:a\s+|have\s+a\s+)?cpu"
 SENSITIVE = r"敏感|機密|机密|涉密|保密|內網|内网|不得(?:外|上雲|上云|離開|离开|流出)|不出(?:院|公司|門|门)|air[- ]?gap|\bNDA\b|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
 DAILY = r"每天|每日|天天|隨時|随时|即時|实时|daily|every day|each day|hourly|real[- ]?time"
-WEEKLY = r"每週|每周|每星期|每月|每個月|每个月|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
+WEEKLY = r"每週|每周|每星期|每月|每個月|每个月|每季|每半年|quarterly|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
 CHANGES = r"更新|修訂|修订|調整|调整|amend|變|变|改|異動|新增|新的|updat|chang|new\b|revis|refresh|stale"
 STATIC = r"(?:幾乎|几乎)?不(?:太|常)?(?:更新|改|變|变)|不會變|不会变|不變|不变|固定不|很少(?:更新|變|变)|static|never chang|does not change|doesn't change|rarely chang"
 COT = r"推理過程|推理过程|思考過程|思考过程|思維鏈|思维链|思考鏈|解題步驟|解题步骤|chain[- ]of[- ]thought|\bCoT\b|reasoning trace|step[- ]by[- ]step (?:solution|answer)"
@@ -209,6 +215,10 @@ def _counts(text: str, task: str | None) -> dict[str, int]:
         found["rows"] = found.pop("docs")  # articles to summarise are rows, a wiki to ask is documents
     if classes := _class_counts(text):
         found["rows"] = sum(classes)
+    if "verifier_prompts" in found and "rows" not in found and not _has(VERIFIED, text):
+        found["rows"] = found.pop(
+            "verifier_prompts"
+        )  # questions, but no word of a program that checks the answers
     return found
 
 

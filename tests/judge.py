@@ -12,7 +12,7 @@ import yaml
 from assistant.recommend import situation_from_text
 
 HERE = Path(__file__).parent / "assistant"
-LISTS = ("cases.yaml", "cases_heldout.yaml")
+LISTS = ("cases.yaml", "cases_heldout.yaml", "cases_unseen.yaml")
 READ_KEYS = {
     "rows", "task", "language", "docs", "knowledge_update", "verifier_prompts", "gpus", "preference_pairs",
     "sft_done", "thumbs_up", "thumbs_down", "sensitive", "has_cot", "wanted_r",
@@ -35,7 +35,9 @@ def within(bounds: list[float], value: float | None) -> bool:
 
 def faults(case: dict[str, Any], result: dict[str, Any]) -> list[str]:
     """Each expectation of the case that the JSON answer does not meet, as "what: value"; empty when it passes."""
-    run, found = result["run"] or {}, []
+    if "error" in result:
+        return [f"error: {result['error']}"]
+    run = result["run"] or {}
     warnings = "\n".join(result["warnings"])
     checks: dict[str, tuple[bool, Any]] = {
         key: (result[key] in case[key], result[key]) for key in ("decision", "method", "peft") if key in case
@@ -72,5 +74,4 @@ def faults(case: dict[str, Any], result: dict[str, Any]) -> list[str]:
     if "say" in case:
         read = situation_from_text(case["say"]).model_dump()
         checks |= {f"read {key}": (read[key] == case[key], read[key]) for key in READ_KEYS & case.keys()}
-    found = [f"{name}: {value}" for name, (passed, value) in checks.items() if not passed]
-    return found
+    return [f"{name}: {value}" for name, (passed, value) in checks.items() if not passed]
