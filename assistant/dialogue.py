@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from assistant import situation as reading
@@ -19,6 +20,7 @@ from assistant.numerals import NUMBER, number
 from assistant.recommend import recommend, situation
 from assistant.types import Answer, Citation, Recommendation
 from kb.errors import UserError
+from kb.pages import page as read_page
 
 UNKNOWN = r"不知道|不清楚|不確定|不确定|沒想過|没想过|還沒決定|还没决定|略過|跳過|跳过|don'?t know|do not know|not sure|no idea|unsure|skip|later"
 NONE = r"^\s*(?:目前|現在|现在)?\s*(?:都)?(?:沒有|没有|無|无|零|none|no|nothing|zero|0)\b"
@@ -232,8 +234,16 @@ def reply(filled: dict[str, Any], plan: Recommendation | None, lang: str, second
     return Answer(text, citations, False, PLAN, seconds, lang, ask=ask, filled=filled)
 
 
+@cache
+def heading(page: str, anchor: str, lang: str) -> str:
+    """The section's heading as its page has it, after the page's title."""
+    found = read_page(page, lang)
+    section = next((part for part in found.sections() if part.anchor == anchor), None)
+    return f"{found.title} › {section.heading}" if section else found.title
+
+
 def _cited(reason: Any, marker: int, lang: str) -> Citation:
     page, anchor = reason.citation["page"], reason.citation["anchor"]
     return Citation(
-        marker, f"kb:{page}:{lang}#{anchor}", page, page, reason.because, 1.0, reason.citation["sources"], anchor, lang
+        marker, f"kb:{page}:{lang}#{anchor}", page, heading(page, anchor, lang), reason.because, 1.0, reason.citation["sources"], anchor, lang
     )  # fmt: skip

@@ -25,7 +25,7 @@ NOUNS = (
     "transcripts?|summaries|labels?|abstracts?|posts?|notes|traces?|solutions?|functions?|snippets?|descriptions?|"
     "headlines?|titles|decisions|judge?ments|reports?|contracts?|queries|prompts?|answers?|stories|letters|chats?|calls?|instances?|items|"
     "claims|cases|listings|bugs|issues|commits|poems|lyrics|paragraphs|captions|logs|transactions|inquiries|complaints|essays|"
-    "exercises|clauses|segments|entries|data ?points|interactions|threads|annotations|rewrites|recordings|invoices|resumes|c\\.?v\\.?s"
+    "exercises|clauses|segments|entries|data ?points|interactions|threads|completions|annotations|rewrites|recordings|invoices|resumes|c\\.?v\\.?s"
 )
 HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題|FAQ|QA|病歷|病历|摘要|逐字稿|回覆|回复|回答|紀錄|记录|合約|合同|報告|报告|簡訊|短信|貼文|留言|新聞|新闻|文案|作文|信件|郵件|邮件|履歷|简历|發票|发票"
 LABELLED = "標註|标注|標記|标记|標好|标好|labell?ed|annotated"
@@ -64,7 +64,7 @@ ARTICLES = r"(?:法規|法规|條文|条文|規章|规章|規定|规定)[^。.;�
 # What comes in every day is what the model will work on, not what it is trained on.
 STREAM = r"(?:每天|每日|天天|每週|每周|每月|每個月|每个月|每小時|daily|per day|a day|every day|each day)[^，。,;；\d]{0,10}$"
 STREAM_AFTER = r"^[^，。,;；\d]{0,24}?(?:per (?:day|week|month)|a day|every day|each day|daily|/\s?day)"
-DOCS_ARE = r"(?:校規|校规|指引|指南|守則|守则|條例|条例|說明書|说明书|文件|文檔|文档|手冊|手册|規章|规章|條文|条文|法規|法规|PDF)[^，。,.;；\d]{0,6}[，,]?\s*(?:大約|大约|約|约|有|共|總共|总共)*\s*"
+DOCS_ARE = r"(?:內規|内规|校規|校规|指引|指南|守則|守则|條例|条例|說明書|说明书|文件|文檔|文档|手冊|手册|規章|规章|條文|条文|法規|法规|PDF)[^，。,.;；\d]{0,6}[，,]?\s*(?:大約|大约|約|约|有|共|總共|总共)*\s*"
 TASKS: list[tuple[str, str]] = [
     ("ner", r"\bNER\b|命名實體|命名实体|實體(?:識別|辨識|抽取)|实体(?:识别|抽取)|named[- ]entit|entity recognition"),
     ("tool-use", r"tool[- ]?(?:use|call)|function[- ]call|工具(?:呼叫|調用|调用|使用)|函(?:式|数|數)(?:呼叫|调用)|\bagent\b"),
@@ -103,7 +103,7 @@ NEGATIVE = r"負面|负面|負向|负向|負例|负例|負樣本|负样本|陰�
 # "only 4 % are …", "2 % positive": the rare class of two
 RARE = (
     r"(?:只有|僅有|仅有|僅|仅|\bonly|\bjust)\s*(?:約|约|about)?\s*(\d{1,2}(?:\.\d+)?)\s*[%％]\s*(?:是|為|为|屬|属|are|is|of)"
-    rf"|(\d{{1,2}}(?:\.\d+)?)\s*[%％]\s*(?:的)?(?:{POSITIVE}|{NEGATIVE}|fraud|spam|詐騙|诈骗|垃圾)"
+    rf"|(\d{{1,2}}(?:\.\d+)?)\s*[%％]\s*(?:的|是|為|为)?(?:{POSITIVE}|{NEGATIVE}|fraud|spam|詐騙|诈骗|垃圾|故障|辱罵|辱骂|違規|违规)"
 )
 VERIFIED = (
     r"自動|自动|驗證|验证|檢查|检查|判定|標準答案|标准答案|單元測試|单元测试|測資|测试用例|check|verif|unit[- ]?test|test case"
@@ -322,7 +322,7 @@ def _model(text: str) -> dict[str, Any]:
     if (match := re.search(MODEL_SIZE, found.get("wanted_model", text))) and float(match[1]) > 0:
         found["wanted_model_b"] = float(match[1])
     if match := re.search(
-        r"(?:\brank|秩)\s*(?:of|為|为|設為|设为|是|=|＝|:)?\s*(\d{1,4})\b|\br\s*[=＝:]\s*(\d{1,4})\b",
+        r"(?:\brank|秩)\s*(?:of|為|为|設為|设为|設|设|是|=|＝|:)?\s*(\d{1,4})\b|\br\s*[=＝:]\s*(\d{1,4})\b",
         text,
         re.I,
     ):

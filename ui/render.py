@@ -162,6 +162,8 @@ def value_text(value: Any) -> str:
         return f"{float(mantissa):g}e{int(exponent)}"
     if isinstance(value, float):
         return f"{value:g}"
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return str(value).lower()
     return str(value)
@@ -209,7 +211,9 @@ def plan(value: Recommendation, t: Translate, asks: bool = True) -> str:
     rows = "".join(reason_row(reason, t) for name, reason in value.reasons.items() if name != "decision")
     if rows:
         head = f"<tr><th>{t('plan.field')}</th><th>{t('plan.value')}</th><th>{t('plan.why')}</th></tr>"
-        parts.append(f'<table class="reasons"><thead>{head}</thead><tbody>{rows}</tbody></table>')
+        table = f'<table class="reasons"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+        count = len(value.reasons) - 1
+        parts.append(f"<details class='every'><summary>{t('plan.every', n=count)}</summary>{table}</details>")
     if value.alternatives:
         items = "".join(
             f"<li>{escape(alternative_text(item, t))}{origin(item['citation'], item['rule'], t)}</li>"

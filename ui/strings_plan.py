@@ -20,6 +20,7 @@ PLAN: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "plan.advised": ("advised", "建議"),
     "plan.first": ("First:", "先做："),
     "plan.ask": ("To plan this:", "還想知道："),
+    "plan.every": ("Every value with its reason and source ({n})", "每個值的理由與出處（{n} 項）"),
     "plan.answer": ("Your answer", "你的回答"),
     "plan.answer_not_read": (
         "That was not understood; say it in other words, or “don't know”.",

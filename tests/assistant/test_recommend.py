@@ -362,3 +362,49 @@ def test_runs_measured_here_move_the_interval():
     pairs = [Pair(name, "lora", 10.0, 10.0, 100.0, 100.0)] * 12
     later = recommend(given, here, pairs=pairs).estimate
     assert later["high_gb"] - later["low_gb"] < first["high_gb"] - first["low_gb"] and later["runs"] == 12
+
+
+def test_every_field_of_every_proposed_run_of_every_case_has_a_citation_that_resolves():
+    known = {source.name: source for source in table("sources")}
+    fields = 0
+    for number, case in enumerate(CASES):
+        result = to_json(recommend(situation(judge.request(case)), lang=("en", "zh-TW")[number % 2]))
+        for plan in result["plans"]:
+            for name in plan["run"]:
+                reason = plan["changes"].get(name) or result["reasons"][name]
+                cited = reason["citation"]
+                assert f"{cited['page']}#{cited['anchor']}" in ANCHORS, (case["name"], name)
+                assert cited["evidence"] in ("measured", "primary", "secondary", "heuristic")
+                assert cited["sources"] and all(
+                    known[one["name"]].url == one["url"] for one in cited["sources"]
+                )
+                assert reason["because"].strip() and reason["value"] == plan["run"][name], (
+                    case["name"],
+                    name,
+                )
+                fields += 1
+    assert fields > 10_000
+
+
+def test_a_saved_run_keeps_its_reasons_and_a_value_changed_by_hand_becomes_the_persons(tmp_path):
+    from trainer import config, runs
+    from ui.cli import save_run
+    from ui.cli_runs import reasons_of
+
+    plan = recommend(situation({"task": "chat", "rows": 5000, "gpu_vram_gb": 24}))
+    path = tmp_path / "run.yaml"
+    save_run(plan.run, path, to_json(plan)["reasons"])
+    kept = config.reasons_in(path)
+    assert set(plan.run) <= set(kept) and kept["r"] == to_json(plan)["reasons"]["r"]
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("learning_rate: 0.0002\n", "learning_rate: 0.5\n", 1),
+        encoding="utf-8",
+    )
+    wanted = config.load(path)
+    reasons = reasons_of(str(path), wanted)
+    assert reasons["learning_rate"]["rule"] == "yours" and reasons["learning_rate"]["warning"]
+    assert reasons["learning_rate"]["advised"] == 0.0002 and reasons["r"]["rule"] == "rank-16"
+    folder = runs.create(tmp_path / "tasks", wanted, reasons=reasons)
+    assert folder.reasons()["r"]["citation"]["sources"] and folder.config() == wanted
+    assert config.reasons_in(folder.path / "run.yaml") == folder.reasons()
+    assert config.load(folder.path / "run.yaml") == wanted  # the reasons are no values

@@ -63,15 +63,17 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
                     label=t("plan.answer"), placeholder=t("plan.answer"), show_label=False, container=False, lines=1,
                     elem_id="plan-answer",
                 )  # fmt: skip
-            page.result = gr.HTML(render.note(t("plan.empty", button=t("plan.recommend"))))
             page.choice = gr.Radio(
                 choices=[(t("plan.preset." + name), name) for name in recommend.PLANS],
                 label=t("plan.preset"), visible=False, elem_id="preset",
             )  # fmt: skip
-    page.fit = gr.HTML(elem_id="plan-fit")
-    with gr.Row(elem_id="plan-fixes"):
-        page.fix = [gr.Button(visible=False, size="sm", elem_id=f"fix-{at}") for at in range(MOST_FIXES)]
-    page.yours = gr.HTML()
+            page.fit = gr.HTML(elem_id="plan-fit")
+            with gr.Row(elem_id="plan-fixes"):
+                page.fix = [
+                    gr.Button(visible=False, size="sm", elem_id=f"fix-{at}") for at in range(MOST_FIXES)
+                ]
+            page.yours = gr.HTML()
+            page.result = gr.HTML(render.note(t("plan.empty", button=t("plan.recommend"))))
     with gr.Accordion(t("plan.values"), open=False):
         page.fields = form.build(lang, t)
     return page
