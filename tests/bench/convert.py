@@ -2,7 +2,7 @@
 
 A random model with Llama-3.1-8B's widths and fewer layers (`--layers 32` is the whole 16 GB), in bfloat16 shards.
 The conversion runs in a process of its own, whose peak resident memory is what counts. Each is measured with a
-flush to disk and the source in the page cache. Run: python tests/bench/convert.py [--layers 4]
+flush to disk and the source in the page cache. Run: python tests/bench/convert.py [--layers 4] [--dtypes bf16]
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=4)
-    layers = parser.parse_args().layers
+    parser.add_argument(
+        "--dtypes", default="bf16,f16", help="bf16 is a copy with reordered rows, f16 a conversion"
+    )
+    arguments = parser.parse_args()
+    layers = arguments.layers
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
         folder.mkdir()
@@ -41,7 +45,7 @@ def main() -> None:
         result = {"gigabytes": round(size / 1e9, 2), "layers": layers}
         seconds = copy(folder, Path(name) / "copy")
         result["copy_mb_per_second"] = round(size / 1e6 / seconds)
-        for dtype in ("bf16", "f16"):
+        for dtype in arguments.dtypes.split(","):
             seconds, memory = convert(folder, Path(name) / "out.gguf", dtype)
             result[dtype] = {
                 "mb_per_second": round(size / 1e6 / seconds),

@@ -46,6 +46,11 @@ class Tensor:
     plus: float = 0.0  # added to every value
 
     @property
+    def as_stored(self) -> bool:
+        """Whether the file's own bytes are the tensor's."""
+        return self.stored == self.written and not self.heads and not self.plus
+
+    @property
     def nbytes(self) -> int:
         values, width = WIDTHS[self.written]
         return math.prod(self.shape) // values * width
