@@ -11,6 +11,7 @@ from typing import Any
 
 from kb.errors import UserError
 from trainer import runs
+from trainer.data.convert import instructed
 from ui.home import Home
 
 Talk = Callable[..., Iterator[str]]
@@ -48,10 +49,9 @@ def task_messages(folder: Any, history: list[dict[str, str]]) -> list[dict[str, 
     """The conversation as the run was trained on it: its system message, and its instruction before the text."""
     config = folder.config()
     messages = [dict(message) for message in history]
-    if config.instruction:
-        for message in messages:
-            if message["role"] == "user":
-                message["content"] = config.instruction + message["content"]
+    for message in messages:
+        if message["role"] == "user":
+            message["content"] = instructed(config.instruction, message["content"])
     if config.system_prompt:
         messages.insert(0, {"role": "system", "content": config.system_prompt})
     return messages

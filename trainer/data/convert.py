@@ -134,6 +134,11 @@ def _with_system(row: Row, system_prompt: str) -> Row:
     return {**row, "prompt": [{"role": "system", "content": text}, *(prompt[1:] if own else prompt)]}
 
 
+def instructed(instruction: str, text: str) -> str:
+    """A text under the run's instruction, in training and whenever the trained model is asked."""
+    return f"{instruction}\n{text}" if instruction else text
+
+
 # one maker a format: (record, columns, instruction, note) → row
 
 
@@ -145,7 +150,7 @@ def _labelled(record: dict, columns: dict[str, str], instruction: str, note: Cal
         raise Skip("empty_text")
     if not label:
         raise Skip("no_label")
-    return _row(f"{instruction}\n{text}" if instruction else text, label)
+    return _row(instructed(instruction, text), label)
 
 
 def _alpaca(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
