@@ -99,6 +99,10 @@ def test_tokens_are_counted_with_the_models_own_tokenizer_where_it_is_here(tmp_p
     data = rows_file(tmp_path / "reviews.jsonl", rows)
     given = situation({"base_model": str(tmp_path / "own-7b"), "gpus": 0})
     _, measured = advice.on_file(given, None, data)
-    assert measured.tokenizer.endswith("tokenizer.json") and measured.tokens.max == 4 and measured.loss_share == 0.25
+    assert (
+        measured.tokenizer.endswith("tokenizer.json")
+        and measured.tokens.max == 4
+        and measured.loss_share == 0.25
+    )
     _, estimated = advice.on_file(situation({"base_model": "Qwen/Qwen3-8B"}), None, data)
     assert estimated.tokenizer == "" and estimated.tokens != measured.tokens
