@@ -10,10 +10,11 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.config import STARTER, RunConfig, UserError
+from trainer.config import NF4, STARTER, RunConfig, UserError
 from trainer.estimate import Shape
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -26,6 +27,9 @@ HOSTILE_KEYS = (
     "_attn_implementation_internal",
     "_experts_implementation_internal",
 )
+HEAD = re.compile(
+    r"(score|classifier|pre_classifier|classification_head|head|bert\.pooler|roberta\.pooler)\b"
+)  # new in a classifier
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 
 
@@ -40,22 +44,25 @@ def locate(config: RunConfig, run: Path) -> Path:
     """
     if config.base_model == STARTER:
         return run / "base"
-    path = Path(config.base_model).expanduser()
+    return locate_named(config.base_model)
+
+
+def locate_named(name: str, field: str = "base_model") -> Path:
+    """The checked folder of a model that `field` of a run names by folder or Hub id. Raises UserError."""
+    path = Path(name).expanduser()
     if path.is_dir():
         return check_folder(path)
-    if path.is_absolute() or config.base_model.startswith((".", "~")) or config.base_model.count("/") > 1:
-        raise UserError(
-            f"base_model {config.base_model!r}: no such folder; give a model folder, a Hub id or 'starter'"
-        )
-    return check_folder(download(config.base_model))
+    other = " or 'starter'" if field == "base_model" else ""
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UserError(f"{field} {name!r}: no such folder; give a model folder, a Hub id{other}")
+    return check_folder(download(name, field=field))
 
 
-def download(hub_id: str, files: list[str] = HUB_FILES) -> Path:
+def download(hub_id: str, files: list[str] = HUB_FILES, field: str = "base_model") -> Path:
     """The folder with a Hub model's `files` (patterns), from the cache or the Hub. Raises UserError."""
     if not HUB_ID.fullmatch(hub_id):
-        raise UserError(
-            f"base_model {hub_id!r}: not a Hub id (owner/name), a folder or 'starter'; give one of them"
-        )
+        other = " or 'starter'" if field == "base_model" else ""
+        raise UserError(f"{field} {hub_id!r}: not a Hub id (owner/name), a folder{other}; give one of them")
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "15")
     from huggingface_hub import snapshot_download
@@ -66,24 +73,25 @@ def download(hub_id: str, files: list[str] = HUB_FILES) -> Path:
         RepositoryNotFoundError,
     )
 
-    way_out = "copy the model to a folder and set base_model to that folder, or set it to 'starter'"
+    way_out = f"copy the model to a folder and set {field} to that folder"
+    way_out += ", or set it to 'starter'" if field == "base_model" else ""
     try:
         return Path(snapshot_download(hub_id, allow_patterns=files, etag_timeout=5))
     except GatedRepoError:
         raise UserError(
-            f"base_model {hub_id!r}: the Hub asks for its licence to be accepted; {way_out}"
+            f"{field} {hub_id!r}: the Hub asks for its licence to be accepted; {way_out}"
         ) from None
     except RepositoryNotFoundError:
         raise UserError(
-            f"base_model {hub_id!r}: the Hub has no such model; check the id, or {way_out}"
+            f"{field} {hub_id!r}: the Hub has no such model; check the id, or {way_out}"
         ) from None
     except LocalEntryNotFoundError:
         raise HubUnreachable(
-            f"base_model {hub_id!r}: not on this machine and the Hub cannot be reached; {way_out}"
+            f"{field} {hub_id!r}: not on this machine and the Hub cannot be reached; {way_out}"
         ) from None
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"base_model {hub_id!r}: cannot be downloaded ({reason}); {way_out}") from None
+        raise UserError(f"{field} {hub_id!r}: cannot be downloaded ({reason}); {way_out}") from None
 
 
 def local_tokenizer(name: str) -> str:
@@ -213,8 +221,8 @@ def stored_dtype(path: Path) -> Any:
     return getattr(torch, name, torch.float32)
 
 
-def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a base model, padding on the right, with a chat template. Raises UserError."""
+def load_tokenizer(path: Path, chat: bool = True) -> Any:
+    """The tokenizer of a base model, padding on the right, with a chat template unless not `chat`. Raises UserError."""
     from transformers import AutoTokenizer
 
     try:
@@ -223,7 +231,7 @@ def load_tokenizer(path: Path) -> Any:
         raise UserError(
             f"{path}: the tokenizer cannot be loaded: {str(error).splitlines()[0][:160]}"
         ) from None
-    if tokenizer.chat_template is None:
+    if chat and tokenizer.chat_template is None:
         raise UserError(
             f"{path}: the tokenizer has no chat template; use the model's instruct version, or put its "
             f"chat_template.jinja into the folder"
@@ -234,32 +242,44 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def load_model(path: Path, config: RunConfig, device: str, training: bool = True) -> Any:
+def load_model(
+    path: Path, config: RunConfig, device: str, training: bool = True, labels: Sequence[str] | None = None,
+    quantised: bool = True,
+) -> Any:  # fmt: skip
     """The model on `device` in the dtype that its training, or else inference, wants.
 
     Weights that are trained in full stay float32 beside bf16 arithmetic: in bf16 alone an update of 1e-5
     is lost in rounding. Frozen weights are bf16 where the device has it. QLoRA: NF4 with double
-    quantisation; bitsandbytes' own defaults are FP4 and float32.
+    quantisation; bitsandbytes' own defaults are FP4 and float32. `labels` give it a head with an output for
+    each instead of the words' one; () the head that the folder has. Raises UserError.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
     bf16 = uses_bf16(config, device)
     full = training and config.peft == "full"
     dtype = torch.bfloat16 if bf16 and not full else torch.float32
-    quantization = None
-    if config.peft == "qlora":
-        quantization = BitsAndBytesConfig(
+    options: dict[str, Any] = {}
+    if config.peft in NF4 and quantised:
+        options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            # A new head is trained in full; the output of a causal model is left out by transformers itself.
+            llm_int8_skip_modules=None if labels is None else ["score", "classifier"],
         )
+    if labels:
+        options |= {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {name: i for i, name in enumerate(labels)},
+        }
+    loader = AutoModelForCausalLM if labels is None else AutoModelForSequenceClassification
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, quantization_config=quantization,
-            device_map={"": device}, output_loading_info=True,
+        model, found = loader.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, device_map={"": device},
+            output_loading_info=True, **options,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{path}: the model cannot be loaded: {str(error).splitlines()[0][:160]}") from None
@@ -270,11 +290,25 @@ def load_model(path: Path, config: RunConfig, device: str, training: bool = True
             f"{path}: the model cannot be loaded: its weights have other sizes than config.json says; "
             f"copy the files again"
         ) from None
-    if found["missing_keys"]:  # transformers would fill them with noise and say so in a log only
-        name = sorted(found["missing_keys"])[0]
+    # transformers would fill them with noise and say so in a log only; a new head is meant to be noise
+    missing = sorted(name for name in found["missing_keys"] if not (labels and HEAD.match(name)))
+    if missing:
         raise UserError(
-            f"{path}: the model cannot be loaded: {len(found['missing_keys'])} weights are missing, such as {name}; "
+            f"{path}: the model cannot be loaded: {len(missing)} weights are missing, such as {missing[0]}; "
             f"copy the files again"
         )
+    if config.peft in NF4 and quantised:
+        _tell_what_stays(model)
     model.config.use_cache = not training
     return model
+
+
+def _tell_what_stays(model: Any) -> None:
+    """bitsandbytes quantises linear layers only: a mixture's experts, fused tensors in transformers 5, stay as they are."""
+    experts = sum(
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if ".experts." in name and weight.ndim == 3
+    )
+    if experts:
+        print(f"4-bit base: {experts / 1e9:.3g} billion weights of experts stay in {model.dtype}", flush=True)

@@ -15,15 +15,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from kb.errors import UserError
 
-Method = Literal[
-    "sft", "cpt", "dpo", "orpo", "kto", "simpo", "grpo", "rloo", "reward", "distillation", "classification"
-]
-Peft = Literal["full", "lora", "qlora", "dora"]
 STARTER = "starter"
+WHOLE = ("full", "freeze")  # kinds of `peft` that keep a whole model, not an adapter beside the base
+NF4 = ("qlora", "loftq")  # kinds that train on a 4-bit base
+# beta where a run gives none: TRL 1.16's defaults, but for SimPO, whose authors start at 2.
+USUAL_BETA = {"simpo": 2.0, "grpo": 0.0, "rloo": 0.05, "distillation": 1.0}
 TASK_NAME = re.compile(r"[^\W_][\w-]{0,63}")
 
 
@@ -42,11 +50,11 @@ class RunConfig(BaseModel):
         en="task name: letters, digits, - and _; the folder under tasks/",
         zh="任務名稱：字母、數字、- 與 _；即 tasks/ 下的資料夾",
     )
-    method: Method = _field("sft", en="training method", zh="訓練方法")
-    peft: Peft = _field(
+    method: str = _field("sft", en="training method", zh="訓練方法")
+    peft: str = _field(
         "lora",
-        en="which weights are trained: all (full) or adapters",
-        zh="訓練哪些權重：全部（full）或適配器",
+        en="which weights are trained: all (full), the last blocks (freeze), or a kind of adapter",
+        zh="訓練哪些權重：全部（full）、最後幾層（freeze），或某一種適配器",
     )
     base_model: str = _field(
         en="Hub id, local folder, or 'starter' for a small model made from scratch",
@@ -110,6 +118,11 @@ class RunConfig(BaseModel):
     packing: bool = _field(
         False, en="fill rows up to max_length with several examples", zh="把多筆資料拼到 max_length"
     )
+    class_balance: float = _field(
+        0.0, ge=0, le=1,
+        en="sft, classify: how far rare labels are drawn more often; 0: as they come, 1: all labels alike",
+        zh="sft、classify：少數類別多抽的程度；0：照資料比例，1：各類別一樣多",
+    )  # fmt: skip
 
     # optimisation
     learning_rate: float = _field(2e-4, gt=0, le=1, en="peak learning rate", zh="學習率峰值")
@@ -131,9 +144,14 @@ class RunConfig(BaseModel):
     max_grad_norm: float = _field(
         1.0, ge=0, le=1000, en="gradient clipping; 0 for none", zh="梯度裁剪；0 表示不裁剪"
     )
-    optim: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = _field(
-        "adamw_torch_fused", en="optimizer", zh="最佳化器"
-    )
+    optim: Literal[
+        "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit",
+        "galore_adamw", "galore_adamw_8bit", "apollo_adamw",
+    ] = _field(
+        "adamw_torch_fused",
+        en="optimizer; galore and apollo train all weights through projections of rank r",
+        zh="最佳化器；galore 與 apollo 以秩為 r 的投影訓練全部權重",
+    )  # fmt: skip
     neftune_noise_alpha: float | None = _field(
         None,
         ge=0,
@@ -151,7 +169,11 @@ class RunConfig(BaseModel):
     )
 
     # adapters, read only when peft is not 'full'
-    r: int = _field(16, ge=1, le=1024, en="rank of the adapters", zh="適配器的秩")
+    r: int = _field(
+        16, ge=1, le=1024,
+        en="rank of the adapters; oft: size of its blocks",
+        zh="適配器的秩；oft：區塊大小",
+    )  # fmt: skip
     lora_alpha: int = _field(
         32,
         ge=1,
@@ -166,16 +188,61 @@ class RunConfig(BaseModel):
     use_rslora: bool = _field(
         False, en="scale by alpha / sqrt(r) instead of alpha / r", zh="改以 alpha / sqrt(r) 縮放"
     )
+    loraplus_ratio: float = _field(
+        16.0, ge=1, le=100,
+        en="loraplus: how many times the learning rate of B is that of A",
+        zh="loraplus：B 的學習率是 A 的幾倍",
+    )  # fmt: skip
+    virtual_tokens: int = _field(
+        20, ge=1, le=1000,
+        en="prefix, prompt, ptuning: trained tokens before each row",
+        zh="prefix、prompt、ptuning：每筆資料前訓練的虛擬 token 數",
+    )  # fmt: skip
+    trained_layers: int = _field(
+        2, ge=1, le=200,
+        en="freeze: how many of the last blocks are trained",
+        zh="freeze：訓練最後幾層",
+    )  # fmt: skip
 
     # preference methods
-    beta: float = _field(
-        0.1,
-        ge=0,
-        le=100,
-        en="dpo, kto: strength of the pull to the reference; orpo: lambda; simpo: beta",
-        zh="dpo、kto：拉向參考模型的力道；orpo：λ；simpo：β",
-    )
+    beta: float | None = _field(
+        None, validate_default=True, ge=0, le=100,
+        en="dpo, kto, grpo, rloo: pull to the reference; orpo: lambda; simpo: beta; distillation: 0 forward, 1 reverse KL; empty: the method's usual",
+        zh="dpo、kto、grpo、rloo：拉向參考模型的力道；orpo：λ；simpo：β；distillation：0 正向、1 反向 KL；留空用該方法的慣用值",
+    )  # fmt: skip
+    loss_type: Literal["sigmoid", "ipo", "apo_zero", "apo_down", "sigmoid_norm", "hinge", "robust"] = _field(
+        "sigmoid",
+        en="dpo: loss; sigmoid_norm divides by the answers' lengths",
+        zh="dpo：損失函數；sigmoid_norm 以回答長度正規化",
+    )  # fmt: skip
+    sft_weight: float = _field(
+        0.0, ge=0, le=100,
+        en="dpo: weight of the SFT loss on the chosen answer that is added",
+        zh="dpo：另加在較佳回答上的 SFT 損失權重",
+    )  # fmt: skip
     simpo_gamma: float = _field(0.5, ge=0, le=10, en="simpo: target margin", zh="simpo：目標間距")
+
+    # methods that let the model answer while it trains
+    rewards: list[str] = _field(
+        ["exact"],
+        en="grpo, rloo: reward functions, each with an optional weight: exact, label, regex:PATTERN, json, json:SCHEMA.json, length:CHARACTERS, file:REWARD.py; 0.2*length:200",
+        zh="grpo、rloo：獎勵函數，可加權重：exact、label、regex:樣式、json、json:結構.json、length:字數、file:獎勵.py；例如 0.2*length:200",
+    )  # fmt: skip
+    num_generations: int = _field(
+        8, ge=2, le=256,
+        en="grpo, rloo: answers sampled for each prompt",
+        zh="grpo、rloo：每個題目取樣的回答數",
+    )  # fmt: skip
+    temperature: float = _field(
+        1.0, gt=0, le=2,
+        en="grpo, rloo, distillation: sampling temperature while training",
+        zh="grpo、rloo、distillation：訓練時的取樣溫度",
+    )  # fmt: skip
+    teacher_model: str = _field(
+        "",
+        en="distillation: Hub id or folder of the teacher; it shares the student's vocabulary",
+        zh="distillation：教師模型的 Hub id 或資料夾；須與學生共用詞表",
+    )  # fmt: skip
 
     # evaluation and saving
     eval_steps: int = _field(
@@ -202,8 +269,10 @@ class RunConfig(BaseModel):
         5, ge=1, en="updates between points of the curve", zh="曲線上每個點相隔的更新次數"
     )
     max_new_tokens: int = _field(
-        32, ge=1, le=32768, en="tokens generated for each test row", zh="每筆測試資料生成的 token 數"
-    )
+        32, ge=1, le=32768,
+        en="tokens generated for each test row, and for each answer that grpo, rloo and distillation sample",
+        zh="每筆測試資料生成的 token 數；也是 grpo、rloo、distillation 取樣回答的上限",
+    )  # fmt: skip
 
     # where
     device: Literal["auto", "cpu", "cuda"] = _field("auto", en="device of the worker", zh="訓練所用的裝置")
@@ -220,13 +289,43 @@ class RunConfig(BaseModel):
             )
         return value
 
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, value: str) -> str:
+        from trainer.methods import METHODS  # the methods import this module
+
+        value = {"classification": "classify"}.get(value, value)
+        if value not in METHODS:
+            raise ValueError(f"unknown method; choose one of: {', '.join(METHODS)}")
+        return value
+
+    @field_validator("peft")
+    @classmethod
+    def _peft_is_known(cls, value: str) -> str:
+        from trainer.methods.kinds import KINDS
+
+        value = {"lora+": "loraplus", "p-tuning": "ptuning"}.get(value, value)
+        if value not in KINDS:
+            raise ValueError(f"unknown kind; choose one of: {', '.join(KINDS)}")
+        return value
+
+    @field_validator("beta")
+    @classmethod
+    def _beta_is_the_methods(cls, value: float | None, info: ValidationInfo) -> float:
+        return USUAL_BETA.get(info.data.get("method", ""), 0.1) if value is None else value
+
     @model_validator(mode="after")
     def _fields_fit_together(self) -> RunConfig:
-        if self.base_model == STARTER and self.peft == "qlora":
+        if self.base_model == STARTER and self.peft in NF4:
             raise ValueError(
-                "peft 'qlora' needs a pretrained base_model; the starter model is trained in full"
+                f"peft {self.peft!r} needs a pretrained base_model; the starter model is trained in full"
             )
         return self
+
+    @property
+    def keeps_whole_model(self) -> bool:
+        """Whether the run's result is RUN/model, all weights, and not RUN/adapter."""
+        return self.peft in WHOLE
 
 
 def from_dict(values: dict[str, Any], where: str = "run") -> RunConfig:

@@ -13,7 +13,8 @@ from typing import Any
 
 from kb.facts import by_id
 from trainer.calibration import Pair, interval, like, memory_ratios, time_ratios
-from trainer.config import STARTER, RunConfig
+from trainer.config import NF4 as NF4_KINDS
+from trainer.config import STARTER, WHOLE, RunConfig
 from trainer.hardware import GpuInfo, Hardware, gpu_row
 from trainer.stages import Rates, Stage, stages
 
@@ -23,6 +24,7 @@ BF16, FP32, NF4 = 2.0, 4.0, 0.516
 TILE_TOKENS, TILE_VOCAB = 4096, 32768  # TRL 1.16, trl/kernels/chunked_logprob.py: tile of the fused head
 # Share by which the published points scatter about the prediction: 9 of 10 lie inside (tests/bench/estimate.py).
 BELOW, ABOVE = 0.12, 0.15
+PAIRED = ("dpo", "orpo", "simpo", "reward")  # two answers a row
 FASTER, SLOWER = 0.5, 1.0  # time, before a run was measured: half to twice
 
 
@@ -130,7 +132,7 @@ def estimate(
     cores = hardware.cpu_cores if hardware and on_cpu else None
     rates = rates_of(config, gpu, cores, rate)
     time = seconds(config, shape, tokens, rows, rates)
-    trained = shape.params_b * 1e9 if config.peft == "full" else adapter_params(shape, config.r)
+    trained = trained_params(shape, config)
     loaded = terms.get("weights", shape.params_b * 1e9 * stack.weight_bytes / GIB)
     parts = stages(config, shape, total, loaded, trained, on_cpu, rates, tokens, rows, time)
     whole = sum(stage.seconds or 0 for stage in parts) if time else None
@@ -183,12 +185,13 @@ def run_terms(config: RunConfig, shape: Any, tokens: Any, stack: Stack) -> dict[
     return memory(
         shape,
         peft=config.peft,
-        r=config.r,
+        trained=trained_params(shape, config),
         batch=config.batch_size,
         length=longest,
         checkpointing=config.gradient_checkpointing,
-        sequences=2 if config.method in ("dpo", "orpo", "simpo", "reward") else 1,
-        reference=config.method in ("dpo", "kto"),
+        sequences=2 if config.method in PAIRED else 1,
+        reference=config.method in ("dpo", "kto")
+        or (config.method in ("grpo", "rloo") and bool(config.beta)),
         eight_bit="8bit" in config.optim,
         stack=stack,
     )
@@ -224,13 +227,13 @@ def seconds(config: RunConfig, shape: Any, tokens: Any, rows: int | None, rates:
     if not rows or not rates.flop:
         return None
     starter = config.base_model == STARTER
-    paired = 2 if config.method in ("dpo", "orpo", "simpo", "reward") else 1
+    paired = 2 if config.method in PAIRED else 1
     mean = mean_tokens(config, tokens) * paired
     batch = config.batch_size * config.gradient_accumulation
     seen = rows * config.epochs
     seen = min(config.max_steps * batch, seen) if config.max_steps > 0 else seen
     weights = linear_params(shape) if starter else (shape.active_b or shape.params_b) * 1e9
-    flop = (6 if config.peft == "full" else 4) + (2 if config.gradient_checkpointing else 0)
+    flop = (6 if config.keeps_whole_model else 4) + (2 if config.gradient_checkpointing else 0)
     every = config.eval_steps or max(1.0, rows / batch)  # updates between evaluations; 0: once an epoch
     evaluated = (seen / batch / every) * rows * config.eval_fraction
     return round(mean * weights * (flop * seen + 2 * evaluated) / rates.flop)
@@ -261,6 +264,31 @@ def expert_params(shape: Any) -> float:
     return shape.layers * shape.experts * 3 * shape.hidden * shape.expert_ffn
 
 
+def trained_params(shape: Any, config: RunConfig) -> float:
+    """Weights that the run trains, by its kind (trainer/methods/kinds.py); target_modules count as all-linear."""
+    total, count = shape.params_b * 1e9, config.virtual_tokens
+    blocks = total - shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    vectors = adapter_params(shape, 1)  # one number for each input and output of every linear layer
+    match config.peft:
+        case "full":
+            return total
+        case "freeze":
+            return blocks * min(1.0, config.trained_layers / shape.layers)
+        case "adalora":
+            return 1.5 * adapter_params(shape, config.r)
+        case "oft":  # blocks of r × r on the input, of which the upper triangle is free
+            return vectors / 2 * (config.r - 1) / 2
+        case "ia3" | "vera":
+            return vectors / 2
+        case "prefix":
+            return 2 * shape.layers * shape.kv_heads * shape.head_dim * count
+        case "prompt":
+            return shape.hidden * count
+        case "ptuning":
+            return shape.hidden * count + 2 * 128 * shape.hidden + 128 * 128
+    return adapter_params(shape, config.r)
+
+
 def adapter_params(shape: Any, r: int) -> float:
     """Trainable weights of LoRA on all linear layers, experts included: r (in + out) for each matrix."""
     h, q, kv = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -273,6 +301,7 @@ def memory(
     *,
     peft: str,
     r: int = 16,
+    trained: float | None = None,
     batch: int = 1,
     length: int = 1024,
     checkpointing: bool = True,
@@ -284,25 +313,27 @@ def memory(
     """Terms of the training peak in GiB. `length` tokens a row, `sequences` of them for each row (DPO: 2).
 
     Sources: QLoRA (storage), ZeRO (optimizer), Korthikanti et al. 2022 and fitcheck-llm (activations),
-    TRL's fused head. `reference`: a second copy of the weights, which PEFT methods do not need.
+    TRL's fused head. `reference`: a second copy of the weights, which PEFT methods do not need. `trained`: weights
+    that are trained, unless they are all or LoRA's of rank `r`.
     """
     tokens = batch * sequences * length
     total = shape.params_b * 1e9
-    quantized = linear_params(shape) if peft == "qlora" else 0.0
+    quantized = linear_params(shape) if peft in NF4_KINDS else 0.0
     weights = quantized * stack.quant_bytes + (total - quantized) * stack.weight_bytes
     adam = 8 - 2.03 if eight_bit else 0.0  # 8-bit moments: 2.03 instead of 8 bytes
     if peft == "full":
         trained, state_bytes = total, stack.full_bytes - adam
         held = 0.0  # the weights are in `full_bytes`
     else:
-        trained, held = adapter_params(shape, r), weights
-        state_bytes = (stack.qlora_bytes if peft == "qlora" else stack.lora_bytes) - adam / 2
+        trained = adapter_params(shape, r) if trained is None else trained
+        held = weights - (trained * stack.weight_bytes if peft == "freeze" else 0.0)
+        state_bytes = (stack.qlora_bytes if peft in NF4_KINDS else stack.lora_bytes) - adam / 2
     stored, recompute = activations(shape, tokens, checkpointing, stack)
     whole_head = head(shape, tokens, peft == "full", stack)
     terms = {
         "weights": held,
         "trained weights, gradients, optimizer": trained * state_bytes,
-        "reference model": weights if reference and peft == "full" else 0.0,
+        "reference model": weights if reference and peft in WHOLE else 0.0,
         "stored activations": stored,
         # The head runs after the forward pass, a layer's recompute in the backward one, and the optimizer's
         # step when both are gone: never two at once.

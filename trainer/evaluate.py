@@ -14,12 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trainer import classifier
 from trainer.baseline import with_examples
 from trainer.config import RunConfig, UserError, write_atomic
 from trainer.data.convert import Row
 from trainer.data.stage import read_rows, thaw
 from trainer.generate import answer_room, answers, load_for_inference, logprobs
 from trainer.messages import coded
+from trainer.methods import METHODS, rewards
 from trainer.runs import RunFolder
 
 OTHER = "other"  # an output that is none of the labels
@@ -34,8 +36,8 @@ def evaluate(
 
     "few_shot" is the base model with `examples` before each question.
 
-    {"task": "classification" | "generation" | "text" | "pairs" | "verdicts", "n", "labels", "majority",
-    "tuned", "base"}; classification has accuracy with its 95 % interval, macro_f1, per_class, confusion
+    {"task": "classification" | "generation" | "text" | "pairs" | "verdicts" | "prompts", "n", "labels", "majority",
+    "tuned", "base"}; runs on rewards have "reward", their mean; classification has accuracy with its 95 % interval, macro_f1, per_class, confusion
     (rows: expected, columns: predicted, labels then "other"), parse_failures. Raises UserError, Stopped.
     """
     config = folder.config()
@@ -59,7 +61,7 @@ def evaluate(
     model, tokenizer, device = load_for_inference(folder, config, which)
     if examples:
         rows = [with_examples(row, list(examples)) for row in rows]
-    measured, predictions = _measure(task, model, tokenizer, rows, labels, config, should_stop)
+    measured, predictions = _measure(task, which, model, tokenizer, rows, labels, config, should_stop)
     scores[which] = {**measured, "seconds": round(time.monotonic() - began, 2), "device": device}
     if predictions is not None and which != "few_shot":
         _write_predictions(folder, rows, predictions, which)
@@ -70,6 +72,8 @@ def _task(rows: list[Row], labels: list[str] | None) -> str:
     first = rows[0] if rows else {}
     if "text" in first:
         return "text"
+    if first and first.keys() <= {"prompt", "tools"}:
+        return "prompts"
     if "chosen" in first:
         return "pairs"
     if "label" in first:
@@ -78,22 +82,35 @@ def _task(rows: list[Row], labels: list[str] | None) -> str:
 
 
 def _measure(
-    task: str, model: Any, tokenizer: Any, rows: list[Row], labels: list[str] | None, config: RunConfig,
+    task: str, which: str, model: Any, tokenizer: Any, rows: list[Row], labels: list[str] | None, config: RunConfig,
     should_stop: Callable[[], bool],
 ) -> tuple[dict[str, Any], list[str] | None]:  # fmt: skip
+    output = METHODS[config.method].output if which == "tuned" else "text"
+    if output == "labels":
+        outputs = classifier.predict(model, tokenizer, rows, config.max_length, should_stop)
+        return classification(outputs, [_expected(row) for row in rows], labels), outputs
+    if output == "score":
+        better, worse = (
+            classifier.scores(model, tokenizer, rows, ending, config.max_length, should_stop)
+            for ending in ("chosen", "rejected")
+        )
+        return pairs(better, worse), None
     if task == "classification":
         room = answer_room(tokenizer, labels)
         # A hybrid model untrained on the task would spend its room on thoughts.
         outputs = answers(model, tokenizer, rows, room, should_stop, thinking=False)
         predicted = [as_label(text, labels) for text in outputs]
-        return classification(predicted, [_expected(row) for row in rows], labels), outputs
+        measured = classification(predicted, [_expected(row) for row in rows], labels)
+        return measured | rewarded(config, rows, outputs), outputs
+    if task == "prompts":
+        outputs = answers(model, tokenizer, rows, config.max_new_tokens, should_stop, thinking=False)
+        return rewarded(config, rows, outputs), outputs
     if task == "pairs":
-        better = logprobs(model, tokenizer, rows, "chosen", should_stop)
-        worse = logprobs(model, tokenizer, rows, "rejected", should_stop)
-        wins = sum(a / m > b / n for (a, m), (b, n) in zip(better, worse, strict=True))
-        low, high = wilson(wins, len(rows))
-        margin = sum(a / m - b / n for (a, m), (b, n) in zip(better, worse, strict=True)) / len(rows)
-        return {"accuracy": wins / len(rows), "interval": [low, high], "margin": margin}, None
+        better, worse = (
+            [total / count for total, count in logprobs(model, tokenizer, rows, ending, should_stop)]
+            for ending in ("chosen", "rejected")
+        )
+        return pairs(better, worse), None
     if task == "verdicts":
         found = logprobs(model, tokenizer, rows, "completion", should_stop)
         good = [pair for pair, row in zip(found, rows, strict=True) if row["label"]]
@@ -106,7 +123,23 @@ def _measure(
         return measured, None
     outputs = answers(model, tokenizer, rows, config.max_new_tokens, should_stop, thinking=False)
     right = sum(text == _expected(row).strip() for text, row in zip(outputs, rows, strict=True))
-    return {**measured, "exact_match": right / len(rows), "interval": list(wilson(right, len(rows)))}, outputs
+    measured |= {"exact_match": right / len(rows), "interval": list(wilson(right, len(rows)))}
+    return measured | rewarded(config, rows, outputs), outputs
+
+
+def rewarded(config: RunConfig, rows: list[Row], outputs: list[str]) -> dict[str, float]:
+    """The mean weighted reward of the answers, for a run that trains on rewards."""
+    if config.method not in ("grpo", "rloo"):
+        return {}
+    found = rewards.total(rewards.parse(config.rewards), rows, outputs, rewards.labels_of(rows))
+    return {"reward": sum(found) / len(rows)}
+
+
+def pairs(better: list[float], worse: list[float]) -> dict[str, Any]:
+    """How often the chosen answer is above the rejected one, and by how much in the mean."""
+    wins = sum(a > b for a, b in zip(better, worse, strict=True))
+    margin = sum(a - b for a, b in zip(better, worse, strict=True)) / len(better)
+    return {"accuracy": wins / len(better), "interval": list(wilson(wins, len(better))), "margin": margin}
 
 
 def classification(predicted: list[str], expected: list[str], labels: list[str]) -> dict[str, Any]:
@@ -179,7 +212,8 @@ def _write_predictions(folder: RunFolder, rows: list[Row], outputs: list[str], w
     column = "predicted" if which == "tuned" else "base_predicted"
     lines = []
     for index, (row, output) in enumerate(zip(rows, outputs, strict=True)):
-        line = {"row": index, "prompt": row["prompt"][-1]["content"], "expected": _expected(row)}
+        expected = _expected(row) if "completion" in row else None
+        line = {"row": index, "prompt": row["prompt"][-1]["content"], "expected": expected}
         old = before[index] if index < len(before) else {}
         line |= {name: old[name] for name in ("predicted", "base_predicted") if name in old}
         lines.append(json.dumps({**line, column: output}, ensure_ascii=False) + "\n")

@@ -6,13 +6,15 @@ Used by evaluate.py. Rows are sorted by length, so that a batch holds little pad
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer import base
 from trainer.config import RunConfig, UserError
 from trainer.data.convert import Row
+from trainer.data.stage import CARD
+from trainer.methods import METHODS
 from trainer.runs import RunFolder
 
 BATCH_TOKENS = 16_384  # padded tokens of one batch
@@ -26,23 +28,41 @@ class Stopped(Exception):
 def load_for_inference(folder: RunFolder, config: RunConfig, which: str) -> tuple[Any, Any, str]:
     """(model, tokenizer, device) of a run: "tuned" is RUN/model or RUN/adapter on its base, "base" the base alone.
 
-    Raises UserError where the run has no trained weights.
+    "tuned" has the head that the run trained; the base alone always writes words. Raises UserError where the run
+    has no trained weights.
     """
     device = base.device_of(config)
     base_path = base.locate(config, folder.path)
     path: Path = base_path
     if which == "tuned":
-        path = folder.path / ("model" if config.peft == "full" else "adapter")
+        path = folder.path / ("model" if config.keeps_whole_model else "adapter")
         if not path.is_dir():
             raise UserError(f"{folder.id}: has no {path.name}/ yet; train the run to its end first")
-    whole = path if config.peft == "full" else base_path
-    model = base.load_model(whole, config, device, training=False)
-    if which == "tuned" and config.peft != "full":
+    whole = path if config.keeps_whole_model else base_path
+    labels = head_labels(folder, config) if which == "tuned" else None
+    if labels and config.keeps_whole_model:
+        labels = ()  # the folder names its own
+    model = base.load_model(whole, config, device, training=False, labels=labels)
+    if which == "tuned" and not config.keeps_whole_model:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, path)
     model.eval()
-    return model, base.load_tokenizer(path), device
+    classifier = which == "tuned" and METHODS[config.method].output == "labels"
+    return model, base.load_tokenizer(path, chat=not classifier), device
+
+
+def head_labels(folder: RunFolder, config: RunConfig) -> Sequence[str] | None:
+    """What a run's head has outputs for: labels, one score, or None where it writes words. Raises UserError."""
+    output = METHODS[config.method].output
+    if output != "labels":
+        return ("score",) if output == "score" else None
+    card = json.loads((folder.path / "data" / CARD).read_text(encoding="utf-8"))
+    if not card["labels"]:
+        raise UserError(
+            "method classify needs rows whose answers are labels (text, label); these answers are texts: use sft"
+        )
+    return card["labels"]
 
 
 def answers(
@@ -67,7 +87,7 @@ def answers(
         use_cache=True,
     )
     outputs = [""] * len(rows)
-    for batch in _batches([len(ids) + room for ids in prompts]):
+    for batch in batches([len(ids) + room for ids in prompts]):
         if should_stop():
             raise Stopped
         width = max(len(prompts[i]) for i in batch)
@@ -112,20 +132,30 @@ def logprobs(
             starts.append(max(1, _shared(prompt, ids)))
     found: list[tuple[float, int]] = [(0.0, 1)] * len(rows)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for batch in _batches([len(ids) for ids in whole]):
+    virtual = inner is not model and model.active_peft_config.is_prompt_learning
+    for batch in batches([len(ids) for ids in whole]):
         if should_stop():
             raise Stopped
         width = max(len(whole[i]) for i in batch)
         ids = torch.tensor([whole[i] + [tokenizer.pad_token_id] * (width - len(whole[i])) for i in batch])
         mask = torch.tensor([[1] * len(whole[i]) + [0] * (width - len(whole[i])) for i in batch])
         with torch.inference_mode():
-            hidden = inner.base_model(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
-            ).last_hidden_state
+            given = {
+                "input_ids": ids.to(model.device),
+                "attention_mask": mask.to(model.device),
+                "use_cache": False,
+            }
+            if virtual:  # trained tokens stand before the row, outside the backbone
+                whole_logits = model(**given).logits[:, -width:]
+            else:
+                hidden = inner.base_model(**given).last_hidden_state
             for k, i in enumerate(batch):
                 start, end = starts[i], len(whole[i])
                 # The head row by row: logits of a whole batch over a large vocabulary would not fit.
-                logits = inner.get_output_embeddings()(hidden[k, start - 1 : end - 1]).float()
+                if virtual:
+                    logits = whole_logits[k, start - 1 : end - 1].float()
+                else:
+                    logits = inner.get_output_embeddings()(hidden[k, start - 1 : end - 1]).float()
                 targets = torch.tensor(whole[i][start:end], device=logits.device)
                 total = -torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
                 found[i] = (total, max(1, end - start))
@@ -157,7 +187,7 @@ def _shared(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
+def batches(lengths: list[int]) -> Iterator[list[int]]:
     """Indices in batches of similar length, longest first: what does not fit in memory shows at once."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -191,16 +191,15 @@ def perform(folder: RunFolder, should_stop: Callable[[], bool] = lambda: False) 
 
 def _prepare(folder: RunFolder, config: RunConfig, findings: Findings) -> None:
     """Data, model, template and lengths; leaves RUN/base and the longest rows frozen in RUN/data."""
-    from trainer import base
+    from trainer import base, methods
     from trainer.data.stage import freeze, stage
     from trainer.data.tokens import fit
-    from trainer.methods import require_trainable
     from trainer.miniature import describe, make_miniature
     from trainer.train import prepare
 
     folder.set_status(stage="data", message="")
     with findings.step("data"):
-        require_trainable(config.method)
+        methods.check(config)
         staged = stage(config)
     parts = {name: getattr(staged.splits, name) for name in ("train", "eval", "test")}
     faults = ", ".join(f"{kind} {count}" for kind, count in staged.card["faults"].items() if count) or "0"

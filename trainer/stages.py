@@ -43,7 +43,7 @@ def stages(
     weights = shape.params_b * 1e9
     stored = weights * (F32 if config.base_model == STARTER else F16)  # as the base model's files have it
     download = 0.0 if config.base_model == STARTER else stored
-    result = stored if config.peft == "full" else trained * F32
+    result = stored if config.keeps_whole_model else trained * F32
     keep = config.save_total_limit * trained * ADAM_BYTES + result + download
     reading = PROCESS_GB + min(stored / GIB, SHARD_GB)
     scoring = loaded_gb + cache(shape, EVALUATED_TOKENS, F32 if on_cpu else F16) + PROCESS_GB
@@ -52,7 +52,7 @@ def stages(
     found = [
         Stage("training", None if on_cpu else training_gb, training_gb if on_cpu else reading, keep / GIB, training_seconds),
         Stage("evaluation", None if on_cpu else scoring, scoring if on_cpu else reading, 0.0, _scoring_seconds(config, shape, loaded_gb * GIB, rates, tokens, rows)),
-        Stage("merging", None, PROCESS_GB if config.peft == "full" else merging, 0.0 if config.peft == "full" else stored / GIB, rates.moving(3 * stored) if config.peft != "full" else None),
+        Stage("merging", None, PROCESS_GB if config.keeps_whole_model else merging, 0.0 if config.keeps_whole_model else stored / GIB, None if config.keeps_whole_model else rates.moving(3 * stored)),
         Stage("gguf", None, proof, 2 * stored / GIB, rates.moving(4 * stored)),
     ]  # fmt: skip
     for kind in ("f16", "q4_k_m"):

@@ -30,9 +30,10 @@ from trainer.data.stage import Staged, freeze, stage, thaw
 from trainer.data.tokens import fit, lengths
 from trainer.estimate import Estimate, estimate
 from trainer.evaluate import evaluate
-from trainer.generate import Stopped
+from trainer.generate import Stopped, head_labels
 from trainer.hardware import probe
-from trainer.methods import require_trainable
+from trainer.methods import METHODS, MethodEntry, check
+from trainer.methods.kinds import INITIAL
 from trainer.runs import RunFolder
 from trainer.starter import make_starter
 
@@ -49,7 +50,7 @@ def train(
     the user can mend; anything else is a fault of the program.
     """
     config = folder.config()
-    entry = require_trainable(config.method)
+    entry = check(config)
     folder.set_status(stage="data", message="")
     staged = thaw(folder.path / "data") or stage(config)
     if should_stop():
@@ -64,7 +65,8 @@ def train(
             return "cancelled"
     folder.set_status(stage="evaluate", eta_seconds=None)
     try:
-        for which in ("tuned", "base"):
+        # The base of a classifier or a reward model has no such head: there is nothing to compare with.
+        for which in ("tuned", "base") if entry.output == "text" else ("tuned",):
             if which not in folder.scores():  # a run that goes on after a kill may have one already
                 evaluate(folder, which, should_stop)
     except Stopped:
@@ -74,7 +76,7 @@ def train(
 
 def weights(folder: RunFolder, config: RunConfig) -> Path:
     """Where the run's result is: RUN/model (all weights) or RUN/adapter."""
-    return folder.path / ("model" if config.peft == "full" else "adapter")
+    return folder.path / ("model" if config.keeps_whole_model else "adapter")
 
 
 def _prepare_process(config: RunConfig) -> None:
@@ -117,10 +119,13 @@ def prepare(folder: RunFolder, config: RunConfig, staged: Staged) -> tuple[Path,
         folder.set_status(stage="starter")
         with _assembled(base_path) as building:
             make_starter(config, (text for row in staged.splits.train for text in contents(row)), building)
-    tokenizer = base.load_tokenizer(base_path)
+    plain = METHODS[config.method].output == "labels"  # its tokenizer cuts the text, whose end is no answer
+    tokenizer = base.load_tokenizer(base_path, chat=not plain)
     if "rows" not in staged.card:  # not frozen yet
         counts: Counter[str] = Counter()
         for name in ("train", "eval", "test"):
+            if plain:
+                break
             rows, found = fit(getattr(staged.splits, name), tokenizer, config.max_length)
             setattr(staged.splits, name, rows)
             counts.update(found)
@@ -143,7 +148,7 @@ def _report(staged: Staged) -> None:
 
 
 def _train(
-    folder: RunFolder, config: RunConfig, entry: Any, base_path: Path, tokenizer: Any, staged: Staged,
+    folder: RunFolder, config: RunConfig, entry: MethodEntry, base_path: Path, tokenizer: Any, staged: Staged,
     device: str, should_stop: Callable[[], bool], resume_from: Path | None,
 ) -> bool:  # fmt: skip
     """Train and write the weights; False when stopped before the end."""
@@ -153,7 +158,7 @@ def _train(
 
     transformers.set_seed(config.seed)
     guess, where = _predicted(folder, config, base_path, tokenizer, staged, device)
-    model = base.load_model(base_path, config, device)
+    model = base.load_model(base_path, config, device, labels=head_labels(folder, config))
     rows = rows_read(config, staged.splits.train)
     trainer = entry.build(
         config, model, tokenizer, rows, staged.splits.eval, folder.path / "checkpoints", device,
@@ -187,7 +192,8 @@ def _predicted(
         machine = dataclasses.replace(machine, gpus=[])
     where = machine.gpus[0].name if machine.gpus else "cpu"
     rows = rows_read(config, staged.splits.train)
-    sizes = sorted(lengths([row for row in rows if "prompt" in row], tokenizer)) or [config.max_length]
+    chats = [row for row in rows if "prompt" in row and tokenizer.chat_template]
+    sizes = sorted(lengths(chats, tokenizer)) or [config.max_length]
     mean = sum(sizes) / len(sizes)
     tokens = Lengths(sizes[len(sizes) // 2], sizes[int(0.95 * len(sizes))], sizes[-1], mean)
     try:
@@ -242,7 +248,7 @@ def rows_read(config: RunConfig, rows: list[Row]) -> list[Row]:
 def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig, base_path: Path) -> None:
     """The final weights as safetensors, with the tokenizer and its chat template beside them."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.peft == "full":
+    if config.keeps_whole_model:
         # Trained in float32 beside bf16 arithmetic, stored as the base model was.
         model = model.to(base.stored_dtype(base_path))
         model.config.use_cache = True
@@ -252,7 +258,10 @@ def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig, base_path:
             str(base_path) if config.base_model == STARTER else config.base_model
         )
     with _assembled(out) as building:
-        model.save_pretrained(building)
+        # PiSSA changed the base: its adapter is saved as the difference to its start, for the base as it was.
+        start = Path(trainer.args.output_dir) / INITIAL if config.peft == "pissa" else None
+        options = {"path_initial_model_for_weight_conversion": str(start)} if start else {}
+        model.save_pretrained(building, **options)
         tokenizer.save_pretrained(building)
 
 

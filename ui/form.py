@@ -5,6 +5,7 @@ The form is a view; what is started is always validated as a RunConfig again.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from trainer.config import RunConfig
+from trainer.methods import KINDS, METHODS
 from ui.i18n import Translate
 from ui.render import value_text
 
@@ -19,14 +21,16 @@ GROUPS: dict[str, tuple[str, str]] = {  # group: its first and last field, in Ru
     "what": ("task", "seed"),
     "starter": ("starter_hidden_size", "starter_vocab_size"),
     "data": ("train_file", "instruction"),
-    "tokens": ("max_length", "packing"),
+    "tokens": ("max_length", "class_balance"),
     "optimisation": ("learning_rate", "precision"),
-    "adapters": ("r", "use_rslora"),
+    "adapters": ("r", "trained_layers"),
     "preference": ("beta", "simpo_gamma"),
+    "sampling": ("rewards", "teacher_model"),
     "evaluation": ("eval_steps", "max_new_tokens"),
     "where": ("device", "threads"),
 }
 NAMES = list(RunConfig.model_fields)
+LISTS = ("rewards",)
 
 
 def fields_of(group: str) -> list[str]:
@@ -61,16 +65,28 @@ def component(name: str, lang: str) -> Any:
     default = None if field.is_required() else field.default
     if field.annotation is bool:
         return gr.Checkbox(value=default, **common)
-    if typing.get_origin(field.annotation) is typing.Literal:
-        return gr.Dropdown(choices=list(typing.get_args(field.annotation)), value=default, **common)
+    if found := choices(name, lang):
+        return gr.Dropdown(choices=found, value=default, **common)
     # Numbers are typed as text: a browser's number field rounds 2e-4 and has no empty state.
-    return gr.Textbox(value=to_text(default), **common)
+    return gr.Textbox(value=to_text(default), lines=2 if name in LISTS else 1, **common)
+
+
+def choices(name: str, lang: str) -> list[tuple[str, str]]:
+    """(what is shown, value) of a field with a few admitted values, experimental ones marked; [] for free text."""
+    mark = {"en": " (experimental)", "zh-TW": "（實驗性）"}[lang]
+    if table := {"method": METHODS, "peft": KINDS}.get(name):
+        return [(key + mark if entry.status == "experimental" else key, key) for key, entry in table.items()]
+    annotation = RunConfig.model_fields[name].annotation
+    if typing.get_origin(annotation) is not typing.Literal:
+        return []
+    return [(value, value) for value in typing.get_args(annotation)]
 
 
 def to_text(value: Any) -> str:
+    """A list is shown one entry a line: a pattern among the rewards may hold a comma."""
     if value is None:
         return ""
-    return ", ".join(value) if isinstance(value, list) else value_text(value)
+    return "\n".join(value) if isinstance(value, list) else value_text(value)
 
 
 def to_form(run: dict[str, Any]) -> list[Any]:
@@ -78,7 +94,7 @@ def to_form(run: dict[str, Any]) -> list[Any]:
     shown = []
     for name, field in RunConfig.model_fields.items():
         value = run.get(name, None if field.is_required() else field.default)
-        is_choice = field.annotation is bool or typing.get_origin(field.annotation) is typing.Literal
+        is_choice = field.annotation is bool or bool(choices(name, "en"))
         shown.append(value if is_choice else to_text(value))
     return shown
 
@@ -91,8 +107,9 @@ def from_form(values: typing.Sequence[Any]) -> dict[str, Any]:
             value = value.strip()
             if value == "" and not _keeps_empty(field.annotation):
                 continue
-            if "," in value and name == "target_modules":
-                value = [part.strip() for part in value.split(",") if part.strip()]
+            if name in LISTS or (name == "target_modules" and re.search(r"[,\n]", value)):
+                parts = re.split(r"\n" if name in LISTS else r"[,\n]", value)
+                value = [part.strip() for part in parts if part.strip()]
         run[name] = value
     return run
 

@@ -14,9 +14,9 @@ from ui.home import Home
 
 def check(config: RunConfig) -> None:
     """Raise UserError for what the worker would refuse a minute later."""
-    from trainer.methods import require_trainable
+    from trainer import methods
 
-    require_trainable(config.method)
+    methods.check(config)
     for field in ("train_file", "eval_file", "test_file"):
         value = getattr(config, field)
         if value and not Path(value).is_file():

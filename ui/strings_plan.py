@@ -126,6 +126,7 @@ PLAN: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "group.optimisation": ("Optimisation", "最佳化"),
     "group.adapters": ("Adapters", "適配器"),
     "group.preference": ("Preference methods", "偏好方法"),
+    "group.sampling": ("Rewards and teacher", "獎勵與教師"),
     "group.evaluation": ("Evaluation and saving", "評估與儲存"),
     "group.where": ("Where", "裝置"),
 }

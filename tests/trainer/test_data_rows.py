@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainer.data.convert import SHAPES, convert_rows
+from trainer.data.convert import convert_rows, shape_of
 from trainer.data.detect import find
 
 
@@ -12,7 +12,7 @@ def rows_of(*records):
     """(format, rows, faults) of records in the shape that their format suggests."""
     found = find(list(records))
     method = {"text": "cpt", "preference": "dpo", "kto": "kto"}.get(found.format, "sft")
-    made = convert_rows(list(enumerate(records, 1)), found, SHAPES[method])
+    made = convert_rows(list(enumerate(records, 1)), found, shape_of(method))
     return found.format, made.rows, dict(made.faults)
 
 

@@ -1,4 +1,7 @@
-"""Every field of RunConfig reaches the trainer, and every method trains."""
+"""Every field of RunConfig reaches the trainer; what does not go together is refused in one line.
+
+That every method and kind trains, and the right way, is in test_matrix.py.
+"""
 
 import math
 import shutil
@@ -6,10 +9,10 @@ import shutil
 import pytest
 
 from trainer import base
-from trainer.config import RunConfig, UserError
+from trainer.config import RunConfig, UserError, from_dict
 from trainer.data.stage import stage
 from trainer.data.tokens import fit
-from trainer.methods import METHODS, require_trainable
+from trainer.methods import check, require_trainable
 from trainer.methods.unpaired import class_weights
 
 
@@ -35,6 +38,7 @@ ROWS = {
         for row in turns()
     ],
     "verdicts": [{**row, "label": bool(i % 3)} for i, row in enumerate(turns())],
+    "prompts": turns(),
 }
 
 
@@ -45,11 +49,12 @@ def built(config_of, tmp_path):
 
 
 def build(config, folder, evaluation=4):
-    entry = require_trainable(config.method)
+    entry = check(config)
     path = base.locate(config, folder)
     tokenizer = base.load_tokenizer(path)
     rows, _ = fit(ROWS[entry.shape], tokenizer, config.max_length)
-    model = base.load_model(path, config, "cpu")
+    labels = {"labels": ["no", "yes"], "score": ("score",)}.get(entry.output)
+    model = base.load_model(path, config, "cpu", labels=labels)
     return entry.build(config, model, tokenizer, rows, rows[:evaluation], folder / "out", "cpu", [])
 
 
@@ -100,11 +105,27 @@ ADAPTERS = {
     "target_modules": (["q_proj"], lambda lora: lora.target_modules == {"q_proj"}),
     "use_rslora": (True, lambda lora: lora.use_rslora),
 }
+# (kind, its field): as above, of PEFT's configuration or of the trainer
+KIND_FIELDS = {
+    ("prompt", "virtual_tokens"): (7, lambda t: t.model.peft_config["default"].num_virtual_tokens == 7),
+    ("freeze", "trained_layers"): (1, lambda t: not any(p.requires_grad for p in t.model.model.layers[0].parameters())),
+    ("loraplus", "loraplus_ratio"): (4.0, lambda t: t.optimizer.param_groups[2]["lr"] == pytest.approx(4 * t.args.learning_rate)),
+}  # fmt: skip
 PREFERENCE = {
     ("dpo", "beta"): (0.3, lambda args: args.beta == 0.3),
     ("orpo", "beta"): (0.3, lambda args: args.beta == 0.3),
     ("kto", "beta"): (0.3, lambda args: args.beta == 0.3),
     ("simpo", "simpo_gamma"): (0.7, lambda args: args.simpo_gamma == 0.7 and args.loss_type == "simpo"),
+    ("dpo", "loss_type"): ("ipo", lambda args: args.loss_type == ["ipo"]),
+    ("dpo", "sft_weight"): (
+        0.2,
+        lambda args: args.loss_type == ["sigmoid", "sft"] and args.loss_weights == [1, 0.2],
+    ),
+    ("grpo", "beta"): (0.3, lambda args: args.beta == 0.3),
+    ("grpo", "rewards"): (["exact", "0.2*length:9"], lambda args: args.reward_weights == [1.0, 0.2]),
+    ("grpo", "num_generations"): (4, lambda args: args.num_generations == 4),
+    ("rloo", "temperature"): (0.7, lambda args: args.temperature == 0.7),
+    ("grpo", "max_new_tokens"): (9, lambda args: args.max_completion_length == 9),
 }
 # Fields that act before or after the trainer, and the test that drives them.
 ELSEWHERE = {
@@ -112,7 +133,7 @@ ELSEWHERE = {
     "eval_file": "test_data", "test_file": "test_data", "eval_fraction": "test_data", "test_fraction": "test_data",
     "system_prompt": "test_data", "instruction": "test_data", "loss_on": "here", "max_new_tokens": "test_evaluate",
     "threads": "test_train", "starter_hidden_size": "test_starter", "starter_layers": "test_starter",
-    "starter_vocab_size": "test_starter", "beta": "here", "simpo_gamma": "here",
+    "starter_vocab_size": "test_starter", "teacher_model": "here", "class_balance": "here",
 }  # fmt: skip
 
 
@@ -122,7 +143,8 @@ def stops_early(trainer, patience):
 
 
 def test_every_field_is_driven_by_a_test():
-    assert set(RunConfig.model_fields) == {*ARGUMENTS, *ADAPTERS, *ELSEWHERE}
+    several = {field for _, field in (*KIND_FIELDS, *PREFERENCE)}
+    assert set(RunConfig.model_fields) == {*ARGUMENTS, *ADAPTERS, *ELSEWHERE, *several}
 
 
 @pytest.mark.parametrize("field", ARGUMENTS)
@@ -137,6 +159,13 @@ def test_adapter_field_reaches_the_model(built, field):
     value, holds = ADAPTERS[field]
     assert not holds(built(peft="lora").model.peft_config["default"])
     assert holds(built(peft="lora", **{field: value}).model.peft_config["default"])
+
+
+@pytest.mark.parametrize(("kind", "field"), KIND_FIELDS)
+def test_field_of_a_kind_reaches_the_model(built, kind, field):
+    value, holds = KIND_FIELDS[kind, field]
+    assert not holds(built(peft=kind))
+    assert holds(built(peft=kind, **{field: value}))
 
 
 @pytest.mark.parametrize(("method", "field"), PREFERENCE)
@@ -188,16 +217,6 @@ def test_a_template_that_marks_no_answer_cannot_train_all_answers(config_of, tin
 def test_continued_pretraining_trains_every_token_of_a_text(built):
     trainer = built(method="cpt")
     assert trained_text(trainer) == "the room was good and the food number 0 was cold<|im_end|>"
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("peft", ["full", "lora"])
-def test_every_method_trains_the_tiny_model(built, method, peft):
-    trainer = built(method=method, peft=peft, max_steps=3, learning_rate=1e-2)
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
-    loss = trainer.train().training_loss
-    assert math.isfinite(loss)
-    assert any((p != before[name]).any() for name, p in trainer.model.named_parameters() if name in before)
 
 
 def test_qlora_quantises_to_nf4_twice(built):
@@ -257,14 +276,104 @@ def test_thumbs_are_weighted_to_count_alike():
     assert class_weights([{"label": True}] * 4 + [{"label": False}] * 3) == (1.0, 1.0)
 
 
-def test_kto_refuses_a_batch_of_one(built):
-    with pytest.raises(UserError, match="set batch_size to 2 or more"):
-        built(method="kto", batch_size=1)
+def test_an_unknown_method_or_kind_lists_those_that_there_are(config_of):
+    with pytest.raises(UserError, match=r"'ppo'.*sft, cpt, dpo.*classify"):
+        require_trainable("ppo")
+    with pytest.raises(UserError, match=r"method = 'ppo'.*sft, cpt, dpo"):
+        from_dict({**config_of().model_dump(), "method": "ppo"})
+    with pytest.raises(UserError, match=r"peft = 'adapters'.*full, freeze, lora"):
+        from_dict({**config_of().model_dump(), "peft": "adapters"})
+    assert (
+        config_of(method="classification").method == "classify" and config_of(peft="lora+").peft == "loraplus"
+    )
 
 
-def test_a_method_that_cannot_be_trained_yet_lists_those_that_can():
-    with pytest.raises(UserError, match=r"'grpo'.*sft, cpt, dpo, orpo, simpo, kto"):
-        require_trainable("grpo")
+def test_beta_is_the_methods_usual_one_where_none_is_given(config_of):
+    usual = {
+        method: config_of(method=method).beta for method in ("dpo", "simpo", "grpo", "rloo", "distillation")
+    }
+    assert usual == {"dpo": 0.1, "simpo": 2.0, "grpo": 0.0, "rloo": 0.05, "distillation": 1.0}
+    assert config_of(method="grpo", beta=0.3).beta == 0.3
+
+
+# What does not go together → what the one line says.
+REFUSED = {
+    "set batch_size to 2": {"method": "kto", "batch_size": 1},
+    "must be a multiple of it": {"method": "grpo", "batch_size": 6},
+    "rewards: 'nice': unknown": {"method": "grpo", "rewards": ["nice"]},
+    "give its argument after a colon": {"method": "rloo", "rewards": ["regex"]},
+    "not a regular expression": {"method": "grpo", "rewards": ["regex:("]},
+    "no such file; give a Python file": {"method": "grpo", "rewards": ["file:nowhere.py"]},
+    "no such file; give the path of a JSON schema": {"method": "grpo", "rewards": ["json:nowhere.json"]},
+    "teacher_model is empty": {"method": "distillation"},
+    "between 0 .* and 1": {"method": "distillation", "teacher_model": "x/y", "beta": 2},
+    "without the virtual tokens": {"method": "grpo", "peft": "prompt"},
+    "packed rows share them": {"peft": "ptuning", "packing": True},
+    "set gradient_checkpointing to false": {"peft": "prefix", "gradient_checkpointing": True},
+    "set peft to lora$": {"method": "dpo", "peft": "pissa"},
+    "set peft to qlora$": {"method": "kto", "peft": "loftq"},
+    "lm_head is never trained": {"peft": "lora", "target_modules": ["q_proj", "lm_head"]},
+    "set peft to full": {"peft": "lora", "optim": "galore_adamw"},
+    "draws single rows": {"class_balance": 1, "packing": True},
+    "no labels to balance": {"method": "dpo", "class_balance": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_what_does_not_go_together_is_told_in_one_line_before_anything_is_loaded(config_of, said):
+    with pytest.raises(UserError, match=said) as told:
+        check(config_of(**REFUSED[said]))
+    assert "\n" not in str(told.value)
+
+
+def test_low_rank_optimizers_name_the_extra_that_has_them(config_of, monkeypatch):
+    monkeypatch.setattr("trainer.methods.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'tunesmith\[optimizers\]'"):
+        check(config_of(peft="full", optim="apollo_adamw"))
+
+
+@pytest.mark.parametrize("optim", ["galore_adamw", "apollo_adamw"])
+def test_galore_and_apollo_project_the_linear_layers_to_rank_r(built, optim):
+    package = pytest.importorskip(f"{optim.split('_')[0]}_torch").__name__
+    trainer = built(peft="full", optim=optim, r=4, max_steps=2)
+    trainer.train()
+    optimizer = trainer.optimizer.optimizer
+    assert type(optimizer).__module__.startswith(package)
+    assert [group.get("rank") for group in optimizer.param_groups] == [None, 4]
+
+
+def test_rare_labels_are_drawn_as_often_as_common_ones_and_the_same_after_a_resume(built, monkeypatch):
+    few = [row for row in turns(160) if row["completion"][0]["content"] == "no"]
+    many = [row for row in turns(160) if row["completion"][0]["content"] == "yes"]
+    monkeypatch.setitem(ROWS, "turns", few[:8] + many)
+    sampler = built(class_balance=1.0)._get_train_sampler()
+    drawn = [index for epoch in range(20) for index in (sampler.set_epoch(epoch), *sampler)[1:]]
+    assert sum(index < 8 for index in drawn) / len(drawn) == pytest.approx(0.5, abs=0.05)
+    assert max(drawn[:88]) > 8 and len(sampler) == 88
+    sampler.set_epoch(3)
+    assert list(sampler) == drawn[3 * 88 : 4 * 88]
+    assert built(class_balance=1.0, method="classify")._get_train_sampler() is not None
+
+
+def test_adalora_prunes_to_its_rank(built):
+    """PEFT does so only when it is told each step."""
+    trainer = built(peft="adalora", r=4, max_steps=12)
+    trainer.train()
+    ranks = [sum(kept) for kept in trainer.model.peft_config["default"].rank_pattern.values()]
+    assert max(ranks) <= 6 and sum(ranks) <= 4 * len(ranks)
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(built, tmp_path):
+    from trainer.starter import make_starter
+
+    other = RunConfig(
+        task="t", base_model="starter", train_file="x", starter_hidden_size=32, starter_vocab_size=350
+    )
+    teacher = make_starter(other, ["other words"] * 50, tmp_path / "teacher")
+    with pytest.raises(UserError, match=r"its vocabulary .* is not the student's"):
+        built(method="distillation", teacher_model=str(teacher))
+    with pytest.raises(UserError, match="teacher_model 'nowhere/at/all': no such folder"):
+        built(method="distillation", teacher_model="nowhere/at/all")
 
 
 def test_early_stopping_without_rows_for_evaluation_is_refused(built):

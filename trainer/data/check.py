@@ -24,7 +24,7 @@ import numpy as np
 from trainer.config import RunConfig, UserError
 from trainer.data import near
 from trainer.data.columns import Column
-from trainer.data.convert import SHAPES, contents, convert_rows
+from trainer.data.convert import contents, convert_rows, shape_of
 from trainer.data.detect import Detected, detect
 from trainer.data.faults import Context, findings_of, leaked, told, worst_first
 from trainer.data.findings import Finding
@@ -35,7 +35,7 @@ from trainer.data.measure import DISTINCT, Part, Plan, measure, tokenizer_file
 from trainer.data.read import Records, check_path, file_hash, read_records, source, streams
 from trainer.data.stage import labels_of
 
-METHOD_OF_FORMAT = {"text": "cpt", "preference": "dpo", "kto": "kto"}
+METHOD_OF_FORMAT = {"text": "cpt", "preference": "dpo", "kto": "kto", "prompts": "grpo"}
 TASK_OF_FORMAT = {
     "text": "domain-knowledge", "preference": "preference", "kto": "preference", "bio": "ner", "spans": "ner",
 }  # fmt: skip
@@ -178,7 +178,7 @@ def _head(records: Records, plan: Callable[..., Plan]) -> Head:
     detected = detect(records)
     method = METHOD_OF_FORMAT.get(detected.format, "sft")
     some = records.rows[:: max(1, len(records.rows) // 2000)]
-    texts = [text for row in convert_rows(some, detected, SHAPES[method]).rows for text in contents(row)]
+    texts = [text for row in convert_rows(some, detected, shape_of(method)).rows for text in contents(row)]
     made = plan(detected=detected, method=method, script=language_of(texts)[1] if texts else "other")
     return Head(records.path, list(records.rows[0][1]), made, licence=licence_of(records.path, records.rows))
 

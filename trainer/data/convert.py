@@ -2,7 +2,8 @@
 
 Third step of the flow file → read → detect → convert → split. Row shapes, messages being lists of
 {"role", "content"}:  turns {"prompt", "completion"} · text {"text"} · pairs {"prompt", "chosen",
-"rejected"} · verdicts {"prompt", "completion", "label": bool};  "tools" (JSON text) where given.
+"rejected"} · verdicts {"prompt", "completion", "label": bool} · prompts {"prompt"}, with "completion" where the
+right answer is known;  "tools" (JSON text) where given.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from trainer.data.turns import (
 
 Row = dict[str, Any]
 
-# The row shape that each method trains on, and the formats from which it can be made.
-SHAPES = {"sft": "turns", "cpt": "text", "dpo": "pairs", "orpo": "pairs", "simpo": "pairs", "kto": "verdicts"}
+# The formats from which each row shape can be made. Which shape a method trains on stands in METHODS.
 ADMITTED = {
-    "turns": tuple(name for name in FORMATS if name != "text"),
-    "text": tuple(FORMATS),
+    "turns": tuple(name for name in FORMATS if name not in ("text", "prompts")),
+    "text": tuple(name for name in FORMATS if name != "prompts"),
+    "prompts": tuple(name for name in FORMATS if name != "text"),
     "pairs": ("preference",),
     "verdicts": ("kto", "preference"),
 }
@@ -53,7 +54,7 @@ def convert(
     records: Records, detected: Detected, method: str, system_prompt: str = "", instruction: str = ""
 ) -> Converted:
     """Rows in the shape of `method`. Raises UserError where the format cannot give that shape or no row is left."""
-    shape = SHAPES[method]
+    shape = shape_of(method)
     if detected.format not in ADMITTED[shape]:
         wanted = " or ".join(FORMATS[name] for name in ADMITTED[shape][:3])
         raise UserError(
@@ -68,6 +69,13 @@ def convert(
             f"{where}: no row can be used ({kind.replace('_', ' ')}); check the columns of this file"
         )
     return result
+
+
+def shape_of(method: str) -> str:
+    """The row shape that a method trains on."""
+    from trainer.methods import require_trainable  # which imports this module
+
+    return require_trainable(method).shape
 
 
 def convert_rows(
@@ -104,7 +112,7 @@ def contents(row: Row) -> list[str]:
 def _shaped(row: Row, shape: str) -> list[Row]:
     if shape == "text":
         return [row] if "text" in row else [{"text": "\n".join(contents(_first_answer(row)))}]
-    if shape == "turns":
+    if shape in ("turns", "prompts"):
         return [_first_answer(row)]
     if shape == "verdicts" and "chosen" in row:
         rest = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
@@ -193,6 +201,13 @@ def _prompt_completion(record: dict, columns: dict[str, str], instruction: str, 
         completion[-1]["content"] = thought(text_of(record.get(columns["reasoning"])), last)
     before = [] if prompt[0]["role"] == "system" else _before(record, note)
     return {"prompt": [*before, *prompt], "completion": completion, **tools_of(record)}
+
+
+def _prompt_only(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
+    prompt = messages_of(record.get(columns["prompt"]), "user", note)
+    if not prompt:
+        raise Skip("empty_text")
+    return {"prompt": prompt, **tools_of(record)}
 
 
 def _turns(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
@@ -297,6 +312,7 @@ MAKERS: dict[str, Callable[[dict, dict[str, str], str, Callable], Row]] = {
     "bio": _tagged,
     "spans": _spanned,
     "reading": _reading,
+    "prompts": _prompt_only,
     "text": _raw_text,
 }
 

@@ -42,6 +42,7 @@ FORMATS = {
     "bio": "tokens, tags",
     "spans": "text, entities: [[start, end, label]]",
     "reading": "context, question, answer",
+    "prompts": "prompt",
     "text": "text",
 }
 
@@ -159,6 +160,7 @@ def _question_and_answer(columns: dict[str, str], samples: dict[str, Any]) -> De
             )
         if answer:
             return Detected("prompt-completion", {"prompt": columns["prompt"], "completion": answer})
+        return Detected("prompts", {"prompt": columns["prompt"]})
     if "instruction" in columns:
         answer = _first(columns, ("output", "response", "answer", "completion"))
         if answer:

@@ -21,7 +21,7 @@ import yaml
 
 from trainer.config import UserError, write_atomic
 from trainer.data.check import METHOD_OF_FORMAT
-from trainer.data.convert import SHAPES, convert_rows
+from trainer.data.convert import convert_rows, shape_of
 from trainer.data.history import RECORD, writers
 from trainer.data.mapping import LOOKED_AT, Mapping, apply, opened, propose
 from trainer.data.read import file_hash
@@ -262,7 +262,7 @@ class Tally:
                 yield row
 
     def _try(self, chunk: list[Item], mapped: list[dict[str, Any]], mapping: Mapping, method: str) -> None:
-        converted = convert_rows(list(enumerate(mapped)), mapping.detected, SHAPES[method])
+        converted = convert_rows(list(enumerate(mapped)), mapping.detected, shape_of(method))
         self.trainable += len(set(converted.numbers))
         for kind, numbers in converted.faults.items():
             self._faults[kind] += len(numbers)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data import characters, near, scan
-from trainer.data.convert import SHAPES, Row, contents, convert_rows
+from trainer.data.convert import Row, contents, convert_rows, shape_of
 from trainer.data.detect import EXTRA_COLUMNS, Detected
 from trainer.data.findings import SHOWN
 from trainer.data.language import token_estimates
@@ -106,7 +106,7 @@ def measure(source: Block | list[tuple[int, dict[str, Any]]], plan: Plan) -> Par
     part.read = len(records)
     if plan.deep:
         _note_schema(part, records, plan.detected)
-    converted = convert_rows(records, plan.detected, SHAPES[plan.method])
+    converted = convert_rows(records, plan.detected, shape_of(plan.method))
     for kind, lines in converted.faults.items():
         part.tallies[kind] = Tally(len(lines), lines[:SHOWN])
     rows, numbers = converted.rows, converted.numbers

@@ -90,10 +90,10 @@ def add(path: Path, options: dict[str, Any], counts: Counter[str]) -> Iterator[t
 def _rows_of(records: list[dict[str, Any]], path: Path) -> list[Row]:
     """Accepted records as rows of the file's format. Raises UserError where they are of another."""
     from trainer.data.check import METHOD_OF_FORMAT
-    from trainer.data.convert import SHAPES, convert_rows
+    from trainer.data.convert import convert_rows, shape_of
 
     detected = format_of(path)
-    shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
+    shape = shape_of(METHOD_OF_FORMAT.get(detected.format, "sft"))
     made = convert_rows(list(enumerate(records, start=1)), detected, shape)
     if len(made.rows) != len(records):
         raise UserError(

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from trainer.config import UserError
 from trainer.data import read
 from trainer.data.check import METHOD_OF_FORMAT
-from trainer.data.convert import SHAPES, Row, convert_rows
+from trainer.data.convert import Row, convert_rows, shape_of
 from trainer.data.detect import Detected, detect
 from trainer.data.lines import blocks, parse
 from trainer.data.read import Records, check_path, streams
@@ -67,7 +67,7 @@ def shaped(
     mend: bool = False,
 ) -> Iterator[tuple[int, dict[str, Any], Row]]:
     """(line, record, row) of what can be trained on; the others are counted by their fault."""
-    shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
+    shape = shape_of(METHOD_OF_FORMAT.get(detected.format, "sft"))
     for number, record in numbered(path, counts, mend):
         counts["read"] += 1
         converted = convert_rows([(number, record)], detected, shape, system_prompt, instruction)

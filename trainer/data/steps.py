@@ -20,7 +20,7 @@ import numpy as np
 from trainer.config import RunConfig, UserError
 from trainer.data import dividing, mix, near, review, scan
 from trainer.data.check import METHOD_OF_FORMAT, measured, repeats
-from trainer.data.convert import SHAPES, Row, convert, convert_rows
+from trainer.data.convert import Row, convert, convert_rows, shape_of
 from trainer.data.detect import Detected
 from trainer.data.drop import drop
 from trainer.data.read import Records
@@ -53,7 +53,7 @@ def first_rows(
 def repair(path: Path, options: dict[str, Any], counts: Counter[str]) -> Rows:
     """Broken lines and rows that cannot be trained on left out; encoding mended, NUL and template marks removed."""
     detected = format_of(path, mend=True)
-    shape = SHAPES[METHOD_OF_FORMAT.get(detected.format, "sft")]
+    shape = shape_of(METHOD_OF_FORMAT.get(detected.format, "sft"))
     spelling = _spelling(path, detected) if options.get("labels") else {}
     silent = (lambda text: THOUGHTS.sub("", text)) if options.get("no_think") else (lambda text: text)
     label = detected.columns.get("label", "")

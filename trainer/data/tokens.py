@@ -39,8 +39,8 @@ def fit(rows: list[Row], tokenizer: Any, max_length: int) -> tuple[list[Row], Co
 
 
 def endings(row: Row) -> list[list[dict[str, str]]]:
-    """What follows the prompt: the completion, or the chosen and the rejected answer."""
-    return [row[name] for name in ("completion", "chosen", "rejected") if name in row]
+    """What follows the prompt: the completion, the chosen and the rejected answer, or nothing yet."""
+    return [row[name] for name in ("completion", "chosen", "rejected") if name in row] or [[]]
 
 
 def lengths(rows: list[Row], tokenizer: Any) -> list[int]:

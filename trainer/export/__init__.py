@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import RunConfig, UserError, write_atomic
+from trainer.methods import METHODS
 from trainer.runs import RunFolder
 
 TARGETS = ("merged", "adapter", "gguf", "ollama", "gptq", "awq", "verify")
@@ -74,6 +75,7 @@ def _export(
     if to == "ollama":
         server = server_at(host)
     config = folder.config()
+    _check_kind(folder, config, to)
     if to == "adapter":
         return _write_adapter(folder, config)
     _check_disk(folder, config, to, quantize)
@@ -97,6 +99,17 @@ def _export(
     if server is not None:
         made["ollama"] = _hand_over(folder, server, name or "", made, settings, quantize)
     return made
+
+
+def _check_kind(folder: RunFolder, config: RunConfig, to: str) -> None:
+    """Raise UserError for what no engine runs, before anything is written."""
+    output = METHODS[config.method].output
+    if output != "text" and to != "merged":
+        what = "a classifier" if output == "labels" else "a reward model"
+        raise UserError(
+            f"{folder.id}: {what} gives {output}, not words, so llama.cpp and Ollama cannot run it; export to merged, "
+            f"a folder for transformers"
+        )
 
 
 def _check_quantize(to: str, quantize: str | None) -> None:
@@ -141,7 +154,7 @@ def _check_disk(folder: RunFolder, config: RunConfig, to: str, quantize: str | N
 
     out = folder.path / "export"
     base_bytes = _weight_bytes(base.locate(config, folder.path))
-    merges = config.peft != "full" and not (out / "merged").is_dir() and to != "adapter"
+    merges = not config.keeps_whole_model and not (out / "merged").is_dir() and to != "adapter"
     needed = base_bytes if merges else 0
     if to == "adapter":
         needed += base_bytes

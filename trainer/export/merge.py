@@ -12,13 +12,16 @@ import gc
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer import base
 from trainer.config import RunConfig, UserError, write_atomic
 from trainer.data.stage import read_rows
+from trainer.generate import head_labels
+from trainer.methods import KINDS, METHODS
+from trainer.methods.classify import text_of
 from trainer.runs import RunFolder
 
 # Mean |difference| of the logits over their standard deviation. Measured on tiny and small models: float32
@@ -36,16 +39,24 @@ def merge(folder: RunFolder) -> Path:
     the merged model does not compute what base + adapter compute.
     """
     config = folder.config()
-    weights = folder.path / ("model" if config.peft == "full" else "adapter")
+    weights = folder.path / ("model" if config.keeps_whole_model else "adapter")
     if not weights.is_dir():
         raise UserError(f"{folder.id}: has no {weights.name}/ yet; train the run to its end first")
+    if not KINDS[config.peft].merges:
+        raise UserError(
+            f"{folder.id}: {config.peft} trains tokens that stand before the prompt, which cannot be merged into the "
+            f"weights; use {weights} with PEFT on the base model, or train again with peft lora"
+        )
     merged = folder.path / "export" / "merged"
     if (merged / "config.json").is_file() and merged.stat().st_mtime >= weights.stat().st_mtime:
         return merged
     with assembled(merged) as building:
-        if config.peft == "full":
+        if config.keeps_whole_model:
             _link(weights, building)
-            report: dict[str, Any] = {"method": "full", "note": "all weights were trained: nothing to merge"}
+            report: dict[str, Any] = {
+                "method": config.peft,
+                "note": "all weights were trained: nothing to merge",
+            }
         else:
             report = _merge_adapter(folder, config, weights, building)
     write_atomic(folder.path / "export" / "merge.json", json.dumps(report, indent=1))
@@ -82,10 +93,16 @@ def _merge_adapter(folder: RunFolder, config: RunConfig, adapter: Path, out: Pat
     from peft import PeftModel
 
     base_path = base.locate(config, folder.path)
-    tokenizer = base.load_tokenizer(adapter)
-    model = load_model(base_path, stored_dtype(base_path))
+    output = METHODS[config.method].output
+    labels = head_labels(folder, config)
+    tokenizer = base.load_tokenizer(adapter, chat=output != "labels")
+    if config.peft == "loftq":  # the adapter makes up for what 4 bits lost: it belongs on the 4-bit weights
+        model = base.load_model(base_path, config, "cpu", training=False, labels=labels).dequantize()
+        model = model.to(getattr(torch, stored_dtype(base_path)))
+    else:
+        model = load_model(base_path, stored_dtype(base_path), labels)
     dtype = str(model.dtype).removeprefix("torch.")
-    tied = bool(model.config.tie_word_embeddings)
+    tied = bool(getattr(model.config, "tie_word_embeddings", False)) and output == "text"
     model = PeftModel.from_pretrained(model, adapter).eval()
     rows = _rows(folder, tokenizer)
     expected = [_logits(model, ids) for ids in rows]
@@ -93,7 +110,7 @@ def _merge_adapter(folder: RunFolder, config: RunConfig, adapter: Path, out: Pat
     _save(merged, tokenizer, base_path, out)
     del model, merged
     gc.collect()
-    difference = _proven(out, dtype, rows, expected)
+    difference = _proven(out, dtype, rows, expected, None if labels is None else ())
     if not difference <= TOLERANCE[dtype]:  # a NaN is a difference too
         raise UserError(_refusal(folder, adapter, difference, dtype, tied))
     report = {"method": config.peft, "base": config.base_model, "dtype": dtype, "torch": torch.__version__}
@@ -161,9 +178,11 @@ def _save(merged: Any, tokenizer: Any, base_path: Path, out: Path) -> None:
             shutil.copy2(base_path / name, out / name)
 
 
-def _proven(out: Path, dtype: str, rows: list[list[int]], expected: list[Any]) -> float:
+def _proven(
+    out: Path, dtype: str, rows: list[list[int]], expected: list[Any], labels: Sequence[str] | None = None
+) -> float:
     """The largest difference between the logits of the saved model and the expected ones."""
-    loaded = load_model(out, dtype)
+    loaded = load_model(out, dtype, labels)
     difference = max(
         _difference(_logits(loaded, ids), logits) for ids, logits in zip(rows, expected, strict=True)
     )
@@ -193,16 +212,25 @@ def stored_dtype(path: Path) -> str:
     return dtype if dtype in TOLERANCE else "float32"
 
 
-def load_model(path: Path, dtype: str) -> Any:
-    """A model folder on the CPU, ready for inference, in "float32", "bfloat16" or "float16"."""
+def load_model(path: Path, dtype: str, labels: Sequence[str] | None = None) -> Any:
+    """A model folder on the CPU, ready for inference, in "float32", "bfloat16" or "float16".
+
+    `labels`: with a head, see base.load_model.
+    """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
 
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+    loader = AutoModelForCausalLM if labels is None else AutoModelForSequenceClassification
+    heads = (
+        {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+        if labels
+        else {}
+    )
+    model = loader.from_pretrained(
+        path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, **heads
     )
     return model.eval()
 
@@ -213,8 +241,10 @@ def _rows(folder: RunFolder, tokenizer: Any) -> list[list[int]]:
     for row in read_rows(folder.path / "data" / "train.jsonl")[:ROWS]:
         if "text" in row:
             ids = tokenizer(row["text"])["input_ids"]
+        elif not tokenizer.chat_template:
+            ids = tokenizer(text_of(row))["input_ids"]
         else:
-            chat = row["prompt"] + (row.get("completion") or row["chosen"])
+            chat = row["prompt"] + (row.get("completion") or row.get("chosen") or [])
             ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
         found.append(ids[-TOKENS:])
     return found
@@ -223,10 +253,14 @@ def _rows(folder: RunFolder, tokenizer: Any) -> list[list[int]]:
 def _logits(model: Any, ids: list[int]) -> Any:
     import torch
 
-    with torch.inference_mode():
-        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+    with torch.inference_mode():  # a classifier's [1, labels] has no word to cut
+        return model(input_ids=torch.tensor([ids])).logits[0].float()
 
 
 def _difference(found: Any, expected: Any) -> float:
-    """Mean absolute difference of logits [tokens, vocabulary] in units of their standard deviation."""
-    return float((found - expected).abs().mean() / expected.std())
+    """Mean absolute difference of logits [tokens, vocabulary] in units of their standard deviation.
+
+    A reward model's single score has none: there it is in units of the score, or of 1 where that is small.
+    """
+    spread = expected.std() if expected.numel() > 1 else expected.abs().max().clamp(min=1)
+    return float((found - expected).abs().mean() / spread)

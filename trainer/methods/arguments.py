@@ -1,4 +1,4 @@
-"""RunConfig → what every TRL trainer takes: training arguments and the adapter's configuration.
+"""RunConfig → the training arguments that every trainer takes.
 
 Each method adds its own few. Field names are those of transformers 5.23 (warmup_ratio, for one, is gone).
 """
@@ -13,6 +13,7 @@ from trainer.config import RunConfig, UserError
 
 # transformers' "constant" has no warm-up.
 SCHEDULES = {"constant": "constant_with_warmup"}
+LOW_RANK = ("galore_adamw", "galore_adamw_8bit", "apollo_adamw")
 
 
 def training_arguments(config: RunConfig, output: Path, device: str, eval_rows: int) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def training_arguments(config: RunConfig, output: Path, device: str, eval_rows: 
         "gradient_accumulation_steps": config.gradient_accumulation,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
-        "optim": config.optim,
+        **_optimizer(config),
         "neftune_noise_alpha": config.neftune_noise_alpha,
         "activation_checkpointing": config.gradient_checkpointing,
         "gradient_checkpointing": config.gradient_checkpointing,
@@ -74,6 +75,17 @@ def _cadence(config: RunConfig, eval_rows: int) -> tuple[dict[str, Any], dict[st
     return saves, evaluates
 
 
+def _optimizer(config: RunConfig) -> dict[str, Any]:
+    """GaLore and APOLLO project the gradients of the linear layers to rank r."""
+    if config.optim in LOW_RANK:
+        return {
+            "optim": config.optim,
+            "optim_target_modules": "all-linear",
+            "optim_args": f"rank={config.r}",
+        }
+    return {"optim": config.optim}
+
+
 def early_stopping(config: RunConfig) -> list[Any]:
     """The callback of early stopping, if the run has it."""
     if not config.early_stopping_patience:
@@ -81,23 +93,3 @@ def early_stopping(config: RunConfig) -> list[Any]:
     from transformers import EarlyStoppingCallback
 
     return [EarlyStoppingCallback(early_stopping_patience=config.early_stopping_patience)]
-
-
-def adapter_config(config: RunConfig) -> Any:
-    """A LoraConfig, or None when all weights are trained."""
-    if config.peft == "full":
-        return None
-    from peft import LoraConfig
-
-    modules = config.target_modules
-    if isinstance(modules, str) and "," in modules:
-        modules = [name.strip() for name in modules.split(",")]
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=modules,
-        use_rslora=config.use_rslora,
-        use_dora=config.peft == "dora",
-    )

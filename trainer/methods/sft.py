@@ -10,7 +10,9 @@ from typing import Any
 
 from trainer.config import RunConfig, UserError
 from trainer.data.convert import Row
-from trainer.methods.arguments import adapter_config, early_stopping, training_arguments
+from trainer.methods.arguments import early_stopping, training_arguments
+from trainer.methods.kinds import KINDS, adapter_config, finished
+from trainer.methods.sampling import balanced
 
 
 def build(
@@ -36,7 +38,7 @@ def build(
         completion_only_loss=config.loss_on == "completion" and config.method != "cpt",
         assistant_only_loss=config.loss_on == "assistant" and config.method != "cpt",
     )
-    return _trainer_class(device)(
+    trainer = _trainer_class(device if not KINDS[config.peft].virtual else "")(
         model=model,
         args=arguments,
         processing_class=tokenizer,
@@ -45,6 +47,17 @@ def build(
         peft_config=adapter_config(config),
         callbacks=[*callbacks, *early_stopping(config)],
     )
+    if config.class_balance:
+        balanced(trainer, [row["completion"][-1]["content"] for row in train], config)
+    return finished(trainer, config)
+
+
+def check(config: RunConfig) -> None:
+    """Raise UserError for rows that are drawn by label and joined at once."""
+    if config.class_balance and config.packing:
+        raise UserError("class_balance draws single rows; set packing to false")
+    if config.class_balance and config.method == "cpt":
+        raise UserError("class_balance: plain text has no labels to balance; set it to 0")
 
 
 def _require_markers(tokenizer: Any) -> None:
@@ -74,7 +87,8 @@ def _trainer_class(device: str) -> Any:
     """SFTTrainer, on a CPU with the output head applied where there is a label only.
 
     TRL's tiled head scores every position where there is no Triton; when only a short answer carries
-    loss, that is most of a small model's work (tests/bench/training.py measures both).
+    loss, that is most of a small model's work (tests/bench/training.py measures both). Not for virtual
+    tokens, which stand outside the backbone: the trained prompt would never be seen.
     """
     import torch
     from trl import SFTTrainer

@@ -10,24 +10,19 @@ from typing import Any
 
 from trainer.config import RunConfig, UserError
 from trainer.data.convert import Row
-from trainer.methods.arguments import adapter_config, early_stopping, training_arguments
+from trainer.methods.arguments import early_stopping, training_arguments
+from trainer.methods.kinds import adapter_config, finished
+from trainer.methods.preference import reference
 
 
 def build(
     config: RunConfig, model: Any, tokenizer: Any, train: list[Row], evaluation: list[Row],
     output: Path, device: str, callbacks: list[Any],
 ) -> Any:  # fmt: skip
-    """A KTOTrainer whose weights balance thumbs up and down. Raises UserError for a batch of one.
-
-    The loss compares a batch's answers with shuffled prompts of the same batch, so one row is not enough.
-    """
+    """A KTOTrainer whose weights balance thumbs up and down."""
     from datasets import Dataset
     from trl import KTOConfig, KTOTrainer
 
-    if config.batch_size < 2:
-        raise UserError(
-            "batch_size = 1: method kto compares rows of a batch; set batch_size to 2 or more (4 is usual)"
-        )
     good, bad = class_weights(train)
     arguments = KTOConfig(
         **training_arguments(config, output, device, len(evaluation)),
@@ -36,8 +31,9 @@ def build(
         desirable_weight=good,
         undesirable_weight=bad,
     )
-    return KTOTrainer(
+    trainer = KTOTrainer(
         model=model,
+        ref_model=reference(config, model, device),
         args=arguments,
         processing_class=tokenizer,
         train_dataset=Dataset.from_list(train),
@@ -45,6 +41,15 @@ def build(
         peft_config=adapter_config(config),
         callbacks=[*callbacks, *early_stopping(config)],
     )
+    return finished(trainer, config)
+
+
+def check(config: RunConfig) -> None:
+    """The loss compares a batch's answers with shuffled prompts of the same batch, so one row is not enough."""
+    if config.batch_size < 2:
+        raise UserError(
+            "batch_size = 1: method kto compares rows of a batch; set batch_size to 2 or more (4 is usual)"
+        )
 
 
 def class_weights(rows: list[Row]) -> tuple[float, float]:

@@ -108,7 +108,8 @@ def _files(run: RunFolder, config: RunConfig, card: dict[str, Any], lang: str) -
 
 def settings(run: RunFolder, config: RunConfig, card: dict[str, Any]) -> dict[str, Any]:
     """The run's values as the scripts take them: TRL's own names under `training`, PEFT's under `peft`."""
-    from trainer.methods.arguments import adapter_config, training_arguments
+    from trainer.methods.arguments import training_arguments
+    from trainer.methods.kinds import adapter_config
 
     rows = card["rows"]
     training = training_arguments(config, Path("out"), "cpu", rows["eval"])
@@ -161,6 +162,13 @@ def _of_method(run: RunFolder, config: RunConfig) -> dict[str, Any]:
             "loss_type": "simpo",
             "cpo_alpha": 0.0,
             "simpo_gamma": config.simpo_gamma,
+        }
+    if config.method == "dpo":
+        mixed = config.sft_weight > 0
+        return {
+            "beta": config.beta,
+            "loss_type": [config.loss_type, "sft"] if mixed else [config.loss_type],
+            "loss_weights": [1.0, config.sft_weight] if mixed else None,
         }
     if config.method == "kto":
         from trainer.data.stage import read_rows
