@@ -8,9 +8,7 @@ Importing this costs no torch.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +24,7 @@ from pydantic import (
 )
 
 from kb.errors import UserError
+from trainer.atomic import write_atomic
 
 STARTER = "starter"
 WHOLE = ("full", "freeze")  # kinds of `peft` that keep a whole model, not an adapter beside the base
@@ -397,23 +396,3 @@ def save(config: RunConfig, path: Path, reasons: dict[str, Any] | None = None) -
     # json first: a safe dump refuses tuples and other types that JSON writes as lists
     plain = json.loads(json.dumps(values, ensure_ascii=False))
     write_atomic(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
-
-
-def write_atomic(path: Path, text: str, sync: bool = True) -> None:
-    """Write a text file through a temporary one in the same folder and rename it into place.
-
-    `sync=False` skips the flush to disk, for what is rewritten every second: a reader still sees a whole
-    file, only a power cut may lose the last one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -1,0 +1,27 @@
+"""A file that readers see whole or not at all; every room of the trainer writes through here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomic(path: Path, text: str, sync: bool = True) -> None:
+    """Write a text file through a temporary one in the same folder and rename it into place.
+
+    `sync=False` skips the flush to disk, for what is rewritten every second: a reader still sees a whole
+    file, only a power cut may lose the last one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
