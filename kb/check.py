@@ -24,7 +24,7 @@ from kb.tables import class_fields
 
 # What a rule may set beside fields of RunConfig and Situation: the decision, what is collected for the reader,
 # and values in between that assistant/recommend.py and trainer/estimate.py read on their way to a RunConfig.
-_DECIDED = "decision warning alternative plan ask families kinds target_b named_b length_needed headroom headroom_least batch_min batch_target fix serve_gb_per_second serve_gflops answer_ms score_points"
+_DECIDED = "decision warning alternative plan ask families kinds target_b named_b length_needed headroom headroom_least batch_min batch_target fix serve_gb_per_second serve_gflops answer_ms score_points head_better"
 _MEASURED = (
     "utilisation cpu_gflops_per_core starter_gflops disk_gb_per_second probe_share_gpu probe_share_cpu"
 )

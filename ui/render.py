@@ -169,8 +169,8 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def plan_card(plan: Recommendation, t: Translate) -> str:
-    """The plan in a few lines, for beside the conversation."""
+def plan_card(plan: Recommendation, t: Translate, asks: bool = True) -> str:
+    """The plan in a few lines, for beside the conversation; the open question, unless it stands there."""
     run = plan.run or {}
     shown = [
         name
@@ -183,7 +183,7 @@ def plan_card(plan: Recommendation, t: Translate) -> str:
     memory = f"<tr><th>{t('plan.memory')}</th><td>{plan.memory_gb:.1f} GB</td></tr>" if plan.memory_gb else ""
     reason = plan.reasons.get("decision")
     because = f'<p class="because">{escape(reason.because)}</p>' if reason else ""
-    return f'<div class="card"><div class="decision">{t("decision." + plan.decision)}</div>{because}<table>{rows}{memory}</table>{question(plan.ask, t)}</div>'
+    return f'<div class="card"><div class="decision">{t("decision." + plan.decision)}</div>{because}<table>{rows}{memory}</table>{question(plan.ask if asks else None, t)}</div>'
 
 
 def plan(value: Recommendation, t: Translate, asks: bool = True) -> str:

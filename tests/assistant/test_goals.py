@@ -62,9 +62,14 @@ def test_serving_and_latency_choose_a_smaller_model():
 
 
 def test_labels_may_be_better_answered_by_a_head():
-    result = to_json(recommend(situation({**BASE, "latency_ms": 20})))
-    head = [item for item in result["alternatives"] if item.get("method") in ("classification", "classify")]
-    assert head and head[0]["citation"]["anchor"] == "classification-head"
+    def head(**have):
+        found = to_json(recommend(situation({**BASE, **have})))["alternatives"]
+        (one,) = [item for item in found if item.get("method") == "classification"]
+        assert one["citation"]["anchor"] == "classification-head"
+        return one["rule"], one["because"]
+
+    assert head()[0] == "alt-classification-head"
+    assert "better answer" in head(latency_ms=20)[1] and head(serve_on="cpu")[0] == "alt-head-serving"
 
 
 def rows_file(path, rows):

@@ -146,15 +146,18 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
     connect_votes(context, lang, t, page)
     connect_models(context, lang, t, page)
 
-    def take(goal: str, plan: Any):
+    def take(goal: str, plan: Any, conversation: str):
         if plan is None:
-            return [gr.skip()] * (4 + len(form.NAMES))
-        html = render.plan(plan, t)
+            return [gr.skip()] * (6 + len(form.NAMES))
+        state = dialogue.talk(conversations.load(context.home.conversations, conversation))
+        told = {"values": state.values, "asked": state.asked, "goal": goal}
         values = form.to_form(plan.run) if plan.run else [gr.skip()] * len(form.NAMES)
-        return [gr.Tabs(selected="plan"), goal, html, plan, *values]
+        choice = gr.Radio(value="recommended", visible=plan.run is not None)
+        return [gr.Tabs(selected="plan"), goal, render.plan(plan, t), plan, told, choice, *values]
 
     page.use.click(
-        take, [page.goal, page.plan], [tabs, plan_page.goal, plan_page.result, plan_page.plan, *plan_page.fields.values()],
+        take, [page.goal, page.plan, page.conversation],
+        [tabs, plan_page.goal, plan_page.result, plan_page.plan, plan_page.told, plan_page.choice, *plan_page.fields.values()],
         show_progress="hidden", js=None,
     )  # fmt: skip
 
@@ -368,6 +371,6 @@ def plan_beside(context: Context, lang: str, t: Translate, page: Any, turns: con
     return {
         page.goal: state.words,
         page.plan: plan,
-        page.card: render.plan_card(plan, t),
+        page.card: render.plan_card(plan, t, asks=state.pending is None),
         page.use: gr.Button(visible=True),
     }

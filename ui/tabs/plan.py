@@ -27,13 +27,19 @@ from ui.start import check, start
 
 SUFFIXES = [".jsonl", ".json", ".csv", ".tsv", ".txt"]
 POLL_SECONDS = 1.0
+NOTHING_TOLD: dict[str, Any] = {
+    "values": {},
+    "asked": [],
+    "goal": "",
+}  # slots filled by answers, and for which goal
 MOST_FIXES = 5  # buttons that are made; more ways to make a run fit are not offered
 FILES = ("train_file", "test_file", "eval_file", "task")  # named by the person in any case
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
     page = SimpleNamespace()
-    page.plan, page.told, page.fixes = gr.State(None), gr.State({"values": {}, "asked": []}), gr.State([])
+    page.plan, page.told, page.fixes = gr.State(None), gr.State(NOTHING_TOLD), gr.State([])
+    page.filled = gr.State(0)  # how often the form was filled by a plan
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             page.goal = gr.Textbox(label=t("plan.goal"), lines=3, elem_id="goal")
@@ -55,9 +61,9 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             page.start = gr.Button(t("plan.start"), variant="primary", elem_id="start")
             page.error = gr.HTML()
         with gr.Column(scale=7, min_width=420):
-            page.rehearsal = gr.HTML()
-            page.profile = gr.HTML()
-            with gr.Row(visible=False, elem_id="plan-ask") as page.asking:
+            page.rehearsal = gr.HTML(elem_classes="maybe-empty")
+            page.profile = gr.HTML(elem_classes="maybe-empty")
+            with gr.Column(visible=False, elem_id="plan-ask") as page.asking:
                 page.question = gr.HTML()
                 page.answer = gr.Textbox(
                     label=t("plan.answer"), placeholder=t("plan.answer"), show_label=False, container=False, lines=1,
@@ -67,12 +73,12 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
                 choices=[(t("plan.preset." + name), name) for name in recommend.PLANS],
                 label=t("plan.preset"), visible=False, elem_id="preset",
             )  # fmt: skip
-            page.fit = gr.HTML(elem_id="plan-fit")
+            page.fit = gr.HTML(elem_id="plan-fit", elem_classes="maybe-empty")
             with gr.Row(elem_id="plan-fixes"):
                 page.fix = [
                     gr.Button(visible=False, size="sm", elem_id=f"fix-{at}") for at in range(MOST_FIXES)
                 ]
-            page.yours = gr.HTML()
+            page.yours = gr.HTML(elem_classes="maybe-empty")
             page.result = gr.HTML(render.note(t("plan.empty", button=t("plan.recommend"))))
     with gr.Accordion(t("plan.values"), open=False):
         page.fields = form.build(lang, t)
@@ -110,11 +116,21 @@ def connect(context: Context, lang: str, t: Translate, page: Any, runs_page: Any
             data = data_path(context, file, path)
             plan, profile = advice(context, lang, goal, data, base_model, test_path, told)
         except UserError as fault:
-            return ["", "", render.error(str(fault)), None, gr.skip(), gr.Row(visible=False), "", "", *skip]
+            return [
+                "",
+                "",
+                render.error(str(fault)),
+                None,
+                gr.skip(),
+                gr.Column(visible=False),
+                "",
+                "",
+                *skip,
+            ]
         run = run_of(plan.run, data, test_path)
         described = render_plan.profile(profile, lang, t) if profile else ""
         choice = gr.Radio(value="recommended", visible=run is not None)
-        asking = gr.Row(visible=plan.ask is not None)
+        asking = gr.Column(visible=plan.ask is not None)
         question = render.question(plan.ask, t)
         return [
             described, render.plan(plan, t, asks=False), "", plan, choice, asking, question, "",
@@ -127,12 +143,12 @@ def connect(context: Context, lang: str, t: Translate, page: Any, runs_page: Any
         *page.fields.values(),
     ]  # fmt: skip
 
-    def afresh(*inputs: Any):
-        """The button starts anew: another task or file has nothing to do with what was answered before."""
-        told: dict[str, Any] = {"values": {}, "asked": []}
-        return [told, *advise(*inputs, told)]
+    def afresh(told: dict[str, Any], goal: str, *inputs: Any):
+        """Answers belong to the goal that they were given for: another one starts anew."""
+        told = told if told["goal"] == goal else {**NOTHING_TOLD, "goal": goal}
+        return [told, *advise(goal, *inputs, told)]
 
-    page.recommend.click(afresh, given, [page.told, *outputs], concurrency_limit=2)
+    page.recommend.click(afresh, [page.told, *given], [page.told, *outputs], concurrency_limit=2)
 
     def answered(words: str, plan: Any, told: dict[str, Any], *inputs: Any):
         if plan is None or plan.ask is None or not words.strip():
@@ -142,7 +158,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, runs_page: Any
         if filled is None:
             said = render.question(plan.ask, t) + render.note(t("plan.answer_not_read"))
             return [gr.skip(), *(said if part is page.question else gr.skip() for part in outputs)]
-        told = {"values": told["values"] | filled, "asked": [*told["asked"], slot]}
+        told = {**told, "values": told["values"] | filled, "asked": [*told["asked"], slot]}
         return [told, *advise(*inputs, told)]
 
     page.answer.submit(
@@ -200,9 +216,11 @@ def connect_values(lang: str, t: Translate, page: Any) -> None:
             look, [page.plan, *fields], shown, show_progress="hidden"
         )
 
-    # A value is looked at once it is typed, and once more whenever the form is filled anew.
+    # A value is looked at once it is typed, and once more whenever the form was filled anew.
     typed = [field.blur if isinstance(field, gr.Textbox) else field.input for field in fields]
-    gr.on([*typed, page.plan.change], look, [page.plan, *fields], shown, show_progress="hidden")
+    gr.on([*typed, page.filled.change], look, [page.plan, *fields], shown, show_progress="hidden")
+    # The form has its new values only in the step after the one that brought the plan.
+    page.plan.change(lambda count: count + 1, page.filled, page.filled, show_progress="hidden")
 
 
 def filled_in(values: dict[str, Any]) -> dict[str, Any]:
@@ -283,7 +301,7 @@ def advice(
     told: dict[str, Any] | None = None,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(recommendation, profile of the data file or None). `told`: slots that were filled by answers."""
-    told = told or {"values": {}, "asked": []}
+    told = told or NOTHING_TOLD
     given = {"base_model": base_model} if base_model else {}
     if not (goal.strip() or data or given):
         raise UserError(
