@@ -25,6 +25,7 @@ END = re.compile(r"(?:[。！？!?]+|\.+(?=\s|$|[」』”’\"')\]\[【］])|�
 MARKERS = re.compile(
     r"(?:\s*[\[【［]\^?\s*[1-9]\d{0,2}(?:\s*[,，、;]\s*[1-9]\d{0,2})*\s*(?:†[^\]】］]*)?[\]】］])+"
 )
+CODE_OR_TAG = re.compile(r"`[^`\n]+`|</?[A-Za-z][^>]*>")  # `<think>` in code is said, not markup
 FOOTNOTE = re.compile(r"\[\^[^\]\s]+\]")
 NOT = re.compile(
     r"\b(?:not|no|never|cannot|without|nor)\b|n't\b|不(?!平衡|足|同|过|只|断|仅|管|论|少|错|良)|没有|没|无法|无需|未(?!来)|勿"
@@ -167,11 +168,11 @@ def row_text(header: list[str], cells: list[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """Markdown text without footnote references, images and link targets; emphasis and code stay."""
+    """Markdown text without footnote references, images, tags and link targets; emphasis and code stay as they are."""
     text = FOOTNOTE.sub("", text)
     text = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"\[([^\]]+)\]\((?:[^()]|\([^)]*\))*\)", r"\1", text)
-    return re.sub(r"</?[A-Za-z][^>]*>", "", text).strip()
+    return CODE_OR_TAG.sub(lambda found: found.group() if found.group()[0] == "`" else "", text).strip()
 
 
 def is_claim(sentence: str) -> bool:
@@ -274,7 +275,7 @@ def opposed(sentence: str, quote: str) -> bool:
 def _negated(folded: str) -> list[dict[str, float]]:
     """What stands right after each negation, up to the end of its clause."""
     ends = [match.end() for match in NOT.finditer(folded)]
-    clauses = [re.split(r"[,，。;；:：.!！?？]", folded[end:])[0] for end in ends]
+    clauses = [re.split(r"[,，。;；:：.!！?？|]", folded[end:])[0] for end in ends]
     return [
         content(" ".join(re.findall(r"[\u4e00-\u9fff]{1,8}|[^\s\u4e00-\u9fff]+", clause)[:5]))
         for clause in clauses

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-from assistant.citations import Unit, is_claim, units
+from assistant.citations import Unit, cells_of, is_claim, plain, row_text, units
 from assistant.markers import Cited, strip_markers
-from assistant.terms import Idf, Slot, content, coverage, held, slots, weighted
+from assistant.terms import Idf, Slot, content, coverage, held, identifiers, slots, weighted
 from assistant.types import Hit
 from ingest.text import fold, glossary_terms, tokens
 
-MAX_POINTS = 7  # after the leading sentence
+MAX_POINTS = 6  # after the leading sentence
 MAX_A_HIT = 3
+MAX_CELLS = 4  # of a table row, beside its name
 MAX_STEPS = 8  # a list of steps is only of use whole
 MAX_LENGTH = 900  # Han characters, or two and a half times as many others
 HITS = 6
-SHARE = 0.6  # a point must score this share of the best
+SHARE = 0.6  # a point must score this share of the best,
+ELSEWHERE = 0.7  # and one of another page than the leading sentence this
 
 ASKS_NUMBER = re.compile(
     r"how (?:many|much|big|large|long|high)|what (?:value|number|size|rate|rank)|which (?:value|rate|rank)|多少|几个|几次|几轮|多大|多久|多高|设多|几层|几行|几笔|几条|范围"
@@ -44,12 +47,16 @@ OTHER_LANGUAGE = {
 
 @dataclass(frozen=True)
 class Scored:
-    """A unit of hit `hit` (index from 0), how much it bears on the question, and its share of what that names."""
+    """A unit of hit `hit` (index from 0), how much it bears on the question, and its share of what that names.
+
+    `keyed`: it is a table's row of a name that the question has to the letter.
+    """
 
     unit: Unit
     hit: int
     score: float
     named: float
+    keyed: bool = False
 
 
 def compose(question: str, hits: list[Hit], idf: Idf, lang: str) -> Cited:
@@ -66,8 +73,8 @@ def compose(question: str, hits: list[Hit], idf: Idf, lang: str) -> Cited:
     foreign = not lang.startswith(hits[lead.hit].lang[:2])
     if foreign:
         cited.say(OTHER_LANGUAGE[lang] + "\n\n")
-    _write(cited, lead)
-    _write_points(cited, lead, points, hits)
+    _write(cited, lead, question)
+    _write_points(cited, lead, points, hits, question)
     cited.finish()
     return cited
 
@@ -86,7 +93,7 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
     for index, hit in enumerate(hits):
         head = set(tokens(hit.heading))
         near = held(wanted, head)
-        standing = 0.35 * near + 0.35 * hit.score / best
+        standing = 0.3 * near + 1.0 * hit.score / best
         answers = held(wanted, set(tokens(hit.asked))) if hit.asked else 0.0
         for unit in units(hit.text):
             if not is_claim(unit.text) and unit.kind != "row":
@@ -103,12 +110,27 @@ def rank(question: str, hits: list[Hit], idf: Idf) -> list[Scored]:
                 score += _defines(fold(unit.raw), wanted, known) + 0.3 * (
                     hit.anchor == "top" and unit.order == 0
                 )
+            elif unit.order == 0 and unit.kind == "sentence":  # what it is was not the question
+                score -= 0.2 * bool(_defines(fold(unit.raw), wanted, known) >= 0.5)
             if unit.kind == "row" and named:  # the row of another size or card than the one asked about
                 score -= 0.3 * (1 - _share(_named(unit.raw.split("|")[0]), asked))
+            score += 0.3 * keyed(unit, question)
             score -= 0.25 * bool(DEPENDENT.match(fold(unit.raw))) + 0.1 * (_length(unit.text) > 160)
             score -= 0.2 * bool(CONDITION.search(unit.raw))  # written for programs, reads badly
-            scored.append(Scored(unit, index, score, has))
+            scored.append(Scored(unit, index, score, has, keyed(unit, question)))
     return sorted(scored, key=lambda s: (-s.score, s.hit, s.unit.order))
+
+
+@lru_cache(maxsize=4096)
+def keyed(unit: Unit, question: str) -> bool:
+    """Whether a table row is that of a name in the question, to the letter: Phi-4, not Phi-4-reasoning."""
+    if unit.kind != "row":
+        return False
+    name = re.sub(r"[*_`]", "", cells_of(unit.raw)[0]).strip()
+    if not identifiers(name):
+        return False
+    spelt = r"[\s_-]*".join(re.escape(part) for part in re.split(r"[\s_-]+", fold(name)))
+    return re.search(rf"(?<![a-z0-9.-]){spelt}(?![a-z0-9]|[-.][a-z0-9]| ?\d)", fold(question)) is not None
 
 
 def _defines(sentence: str, wanted: list[tuple[Slot, float, bool]], known: set[str]) -> float:
@@ -140,7 +162,7 @@ def _lead(ranked: list[Scored]) -> Scored:
     near = [s for s in near if s.named >= max(other.named for other in near)]
     best = near[0]
     for other in near:
-        if other.score < (0.9 if best.unit.kind == "row" else 0.8) * best.score:
+        if best.keyed or other.score < (0.9 if best.unit.kind == "row" else 0.8) * best.score:
             break
         if other.unit.kind == "sentence" and not DEPENDENT.match(fold(other.unit.raw)):
             return other
@@ -156,6 +178,8 @@ def _points(question: str, lead: Scored, ranked: list[Scored], hits: list[Hit]) 
     for other in ranked:
         if len(chosen) > MAX_POINTS or other.score < SHARE * lead.score:
             break
+        if hits[other.hit].page != hits[lead.hit].page and other.score < ELSEWHERE * lead.score:
+            continue
         same = sum(s.hit == other.hit for s in chosen)
         if same >= MAX_A_HIT + (other.hit == lead.hit) or _length(other.unit.text) > room:
             continue
@@ -183,20 +207,33 @@ def _repeats(a: Unit, b: Unit) -> bool:
     return bool(one and two) and max(coverage(one, two), coverage(two, one)) > 0.7
 
 
-def _write(cited: Cited, scored: Scored) -> None:
+def _write(cited: Cited, scored: Scored, question: str) -> None:
     # a document's own [3] must not pass for one of our markers
-    cited.say(cited.claim(strip_markers(scored.unit.text), [scored.hit], scored.unit.raw))
+    said = strip_markers(_short_row(scored.unit, question) or scored.unit.text)
+    cited.say(cited.claim(said, [scored.hit], plain(scored.unit.raw)))
 
 
-def _write_points(cited: Cited, lead: Scored, points: list[Scored], hits: list[Hit]) -> None:
-    """Points by hit, the lead's first, in the passage's order; a heading where another passage begins."""
-    order = sorted({s.hit for s in points}, key=lambda hit: (hit != lead.hit, hit))
-    for hit in order:
-        group = sorted((s for s in points if s.hit == hit), key=lambda s: s.unit.order)
-        cited.say("\n\n" if hit == lead.hit else f"\n\n**{_title(hits[hit])}**\n\n")
-        for i, scored in enumerate(group):
-            cited.say(("\n" if i else "") + "- ")
-            _write(cited, scored)
+def _short_row(unit: Unit, question: str) -> str:
+    """A row of a wide table with the cells whose header is in the question first, and no more than MAX_CELLS."""
+    header, cells = cells_of(unit.header), cells_of(unit.raw)
+    if unit.kind != "row" or len(cells) != len(header):
+        return ""
+    asked = content(question)
+    places = sorted(range(1, len(cells)), key=lambda i: -coverage(content(header[i]), asked))
+    shown = [0, *places[:MAX_CELLS]]
+    return row_text([header[i] for i in shown], [cells[i] for i in shown])
+
+
+def _write_points(cited: Cited, lead: Scored, points: list[Scored], hits: list[Hit], question: str) -> None:
+    """Points by section, the lead's first, in the passage's order; a heading where another section begins."""
+    sections: dict[str, list[Scored]] = {_title(hits[lead.hit]): []}
+    for scored in sorted(points, key=lambda s: (s.hit, s.unit.order)):
+        sections.setdefault(_title(hits[scored.hit]), []).append(scored)
+    for number, (title, group) in enumerate(sections.items()):
+        cited.say(f"\n\n**{title}**\n" * bool(number) + "\n" * bool(number or group))
+        for scored in group:
+            cited.say("\n- ")
+            _write(cited, scored, question)
 
 
 def _title(hit: Hit) -> str:

@@ -18,7 +18,16 @@ from typing import Annotated, Any
 import typer
 
 from kb.errors import UserError
-from ui import cli_conversations, cli_export, cli_import, cli_library, cli_made, cli_review, cli_runs
+from ui import (
+    cli_conversations,
+    cli_evaluate,
+    cli_export,
+    cli_import,
+    cli_library,
+    cli_made,
+    cli_review,
+    cli_runs,
+)
 from ui.cli_library import Since, Source, filtered
 from ui.i18n import screen_lang
 
@@ -297,6 +306,7 @@ def kb_site(
 cli_runs.register(app)
 cli_export.register(app)
 app.command()(cli_library.ingest)
+app.command()(cli_evaluate.eval_answers)
 app.add_typer(cli_library.library_app, name="library")
 app.add_typer(cli_runs.run_app, name="run")
 DATA = (cli_made, cli_review, cli_import)  # each adds its commands to the one group of cli_data

@@ -14,6 +14,7 @@ from ui.strings_data import MADE
 from ui.strings_export import EXPORT
 from ui.strings_import import IMPORT
 from ui.strings_plan import PLAN
+from ui.strings_scores import SCORES
 
 LANGS = ("zh-TW", "en")
 Translate = Callable[..., str]
@@ -194,7 +195,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
 
 
 STRINGS |= EXPORT
-STRINGS |= IMPORT | MADE
+STRINGS |= IMPORT | MADE | SCORES
 STRINGS |= {f"said.{code}": (texts["en"], texts["zh-TW"]) for code, texts in MESSAGES.items()}
 
 

@@ -20,6 +20,10 @@ from ui.render import alternative_text, localised, value_text
 from ui.render_plan import fix_label
 
 console = Console(highlight=False)
+SCORE_COLUMNS = (
+    ("questions", "answered", "gold_in_answer", "gold_in_cited", "refusal_precision", "refusal_recall", "answerable_refused"),
+    ("sentences", "citation_precision", "citation_precision_second_judge", "citation_recall", "unsupported", "first_seconds", "seconds"),
+)  # fmt: skip
 SCORED = ("tuned", "base", "few_shot", "majority")
 
 
@@ -333,3 +337,26 @@ class RunPrinter:
             if status["state"] == "done" and not self.quiet:
                 print_scores(self.folder.scores())
         return status
+
+
+def print_answer_scores(found: dict[str, Any], lang: str) -> None:
+    """A set of questions measured (assistant/evaluate.py): one row for all, each language and each kind."""
+    t = translator(lang)
+    groups = {t("scores.all"): found["all"], **found["by_lang"], **found["by_kind"]}
+    for names in SCORE_COLUMNS:
+        grid = table(t("scores.group"), *(t(f"scores.{name}") for name in names))
+        for group, figures in groups.items():
+            grid.add_row(escape(group), *(_figure(figures[name]) for name in names))
+        console.print(grid)
+        console.print()
+    console.print(
+        f"[dim]{escape(t('scores.note', backends=', '.join(found['models'] or found['backends'])))}[/]"
+    )
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, dict):
+        return f"{value['p50']:.2f} / {value['p95']:.2f}"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

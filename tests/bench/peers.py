@@ -182,17 +182,21 @@ def measured(one: QuestionSet, vectors: Vectors, peers: bool) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("sets", nargs="*", choices=[*SETS, []], default=list(SETS))
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"any of {', '.join(SETS)}; default: all")
     parser.add_argument("--split", choices=("dev", "test"), help="part of the golden set")
     parser.add_argument("--alone", action="store_true", help="without the peers")
     given = parser.parse_args()
+    if strange := [name for name in given.sets if name not in SETS]:
+        parser.error(f"no set {', '.join(strange)}; there are {', '.join(SETS)}")
     warnings.filterwarnings("ignore")
     if missing := [name for name in PEERS if find_spec(name) is None]:
         print(f"without the peers: {', '.join(missing)} not installed", file=sys.stderr)
         given.alone = True
     with tempfile.TemporaryDirectory() as cache:
         vectors = Vectors(Path(cache))
-        results = {name: measured(SETS[name](given.split), vectors, not given.alone) for name in given.sets}
+        results = {
+            name: measured(SETS[name](given.split), vectors, not given.alone) for name in given.sets or SETS
+        }
     print(json.dumps(results, indent=1, ensure_ascii=False))
 
 

@@ -1,8 +1,9 @@
 """Fit the gate of assistant/refusal.py and measure it on questions that were not fitted.
 
-Answerable: tests/assistant/questions.yaml and golden.yaml on the knowledge base; XQuAD (zh, en) and DRCD on a library with every
-second of their articles as a user's files. Not answerable: CLINC out-of-scope queries, the file's own, the questions
-of articles left out. Half of the questions (by hash; of the golden set its dev part) fit, the rest measure. Prints JSON.
+Answerable: tests/assistant/questions.yaml, golden.yaml and near.yaml on the knowledge base; XQuAD (zh, en) and DRCD on a
+library with every second of their articles as a user's files. Not answerable: CLINC out-of-scope queries, those of these
+files, the questions of articles left out (left_out) and of paragraphs left out of an article that is there (removed).
+Half of the questions (by hash; of golden and near their dev part) fit, the rest measure. Prints JSON.
 Run: python tests/bench/refusal_fit.py [questions per group, 250]
 """
 
@@ -33,8 +34,9 @@ SQUAD = {
 }
 ROWS = {"WITH_MEANING": refusal.WITH_MEANING, "WORDS_ALONE": refusal.WORDS_ALONE}
 # how much a group counts in the fit: what people will mostly ask and mostly must not be told, above the rest
-SHARE = {"kb": 3.0, "golden": 6.0, "traps": 6.0, "golden_not": 6.0, "left_out": 0.5}
-GOLDEN_DEV: dict[str, bool] = {}
+SHARE = {"kb": 3.0, "golden": 6.0, "traps": 6.0, "golden_not": 6.0, "near": 6.0, "near_not": 6.0, "left_out": 0.5,
+         "removed": 0.5}  # fmt: skip
+DEV: dict[str, bool] = {}
 
 Item = tuple[str, int, str, str | None]  # group, answerable, question, language
 
@@ -48,22 +50,22 @@ def main(size: int) -> None:
     ]
     common = [("kb", 1, row["q"], row["lang"]) for row in own["inside"]]
     common += [("traps", 0, row["q"], row["lang"]) for row in own["outside"]]
-    for row in golden_rows():
-        GOLDEN_DEV[row["q"]] = row["split"] == "dev"
-        common.append(
-            ("golden", 1, row["q"], row["lang"])
-            if "gold" in row
-            else ("golden_not", 0, row["q"], row["lang"])
-        )
+    near = yaml.safe_load((ROOT / "tests/assistant/near.yaml").read_text(encoding="utf-8"))
+    for name, those in (("golden", golden_rows()), ("near", near)):
+        for row in those:
+            DEV[row["q"]] = row["split"] == "dev"
+            known = row["kind"] != "unanswerable"
+            common.append((name if known else f"{name}_not", int(known), row["q"], row["lang"]))
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, file in SQUAD.items():
-            kept, left = halves(
+            kept, left, removed = halves(
                 json.loads((DATA / file).read_text(encoding="utf-8"))["data"], Path(folder) / name
             )
             foreign = [(f"{name}_on_kb", 0, q, None) for q in rng.sample(kept, size)]
             asked = [("files", 1, q, None) for q in rng.sample(kept, size)]
             asked += [("left_out", 0, q, None) for q in rng.sample(left, size)]
+            asked += [("removed", 0, q, None) for q in rng.sample(removed, min(size, len(removed)))]
             index = Path(folder) / f"index_{name}"
             build_kb(index)
             rows += measured("kb", index, (common + strangers if not rows else []) + foreign)
@@ -72,20 +74,23 @@ def main(size: int) -> None:
     print(json.dumps(report(rows), indent=1, ensure_ascii=False))
 
 
-def halves(articles: list[dict], folder: Path) -> tuple[list[str], list[str]]:
-    """Write every second article as a file; return the questions of those and of the others."""
+def halves(articles: list[dict], folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Write every second article as a file, its second paragraph left out; return the questions of what is there, of the
+    other articles, and of the paragraphs left out: their article is there, the answer is not."""
     folder.mkdir()
-    kept, left = [], []
+    kept, left, removed = [], [], []
     for number, article in enumerate(articles):
         paragraphs = article["paragraphs"]
         questions = [qa["question"] for paragraph in paragraphs for qa in paragraph["qas"]]
         if number % 2:
             left += questions
             continue
-        kept += questions
+        removed += [qa["question"] for paragraph in paragraphs[1:2] for qa in paragraph["qas"]]
+        paragraphs = paragraphs[:1] + paragraphs[2:]
+        kept += [qa["question"] for paragraph in paragraphs for qa in paragraph["qas"]]
         text = "\n\n".join(paragraph["context"] for paragraph in paragraphs)
         (folder / f"{number:03}.md").write_text(f"# {article['title']}\n\n{text}", encoding="utf-8")
-    return kept, left
+    return kept, left, removed
 
 
 def measured(library: str, folder: Path, items: list[Item]) -> list[dict]:
@@ -149,8 +154,8 @@ def refused(rows: list[dict], weights: dict[str, dict[str, float]], threshold: f
 
 
 def in_fit(question: str) -> bool:
-    if question in GOLDEN_DEV:
-        return GOLDEN_DEV[question]
+    if question in DEV:
+        return DEV[question]
     return int(hashlib.md5(question.encode()).hexdigest(), 16) % 2 == 0
 
 
