@@ -254,3 +254,20 @@ def test_a_file_is_mended_split_and_gets_its_card(page, address, tmp_path):
     assert "split of reviews-redact-drop.jsonl" in page.inner_text(".dataset-card")
     page.click("#room-split-plan")
     page.wait_for_function("document.querySelector('#data-path textarea')?.value.endsWith('/train.jsonl')")
+
+
+def test_a_described_task_is_asked_for_what_is_missing_and_becomes_a_plan_that_fits(page, address):
+    page.goto(f"{address}/zh-TW/?tab=ask")
+    page.click("button:has-text('新對話')")
+    page.wait_for_selector("#conversation .bot-row", state="detached")
+    say(page, "想微調一個繁體中文客服機器人，用 RTX 4090")
+    assert "幾筆" in page.locator("#conversation .ask").last.inner_text()
+    say(page, "大約四千筆")
+    page.reload()  # what was asked and answered is kept
+    page.wait_for_selector("#conversation .ask >> nth=1")
+    say(page, "不會變")
+    page.locator("#conversation a[href='#use-plan']").last.click()
+    page.wait_for_selector("#plan-fit:has-text('放得下')")
+    page.click("#recommend")  # the answers from the chat still count
+    page.wait_for_selector(".plan .decision")
+    assert page.locator("#plan-ask").is_hidden()
