@@ -257,6 +257,9 @@ def load_model(
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
 
+    shared = training and config.world_size > 1  # each of several processes has a card of its own
+    place = f"cuda:{os.environ['LOCAL_RANK']}" if shared and device == "cuda" else device
+    divided = shared and config.parallel in ("fsdp2", "zero3")  # then the library moves the weights
     bf16 = uses_bf16(config, device)
     full = training and config.peft == "full"
     dtype = torch.bfloat16 if bf16 and not full else torch.float32
@@ -278,7 +281,7 @@ def load_model(
     loader = AutoModelForCausalLM if labels is None else AutoModelForSequenceClassification
     try:
         model, found = loader.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, device_map={"": device},
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, device_map=None if divided else {"": place},
             output_loading_info=True, **options,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, SafetensorError) as error:

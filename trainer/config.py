@@ -279,6 +279,31 @@ class RunConfig(BaseModel):
         0, ge=0, le=1024, en="CPU threads of the worker; 0: all cores", zh="CPU 執行緒數；0 表示全部核心"
     )
 
+    processes: int = _field(
+        1,
+        ge=1,
+        le=64,
+        en="processes that train together on a machine, one a GPU; each takes its own batch_size rows",
+        zh="一台機器上一起訓練的程序數，一個 GPU 一個；每個程序各取 batch_size 筆",
+    )
+    machines: int = _field(
+        1,
+        ge=1,
+        le=64,
+        en="machines that train together; more than one needs ray or slurm",
+        zh="一起訓練的機器數；多於一台需要 ray 或 slurm",
+    )
+    parallel: Literal["ddp", "fsdp2", "zero1", "zero2", "zero3"] = _field(
+        "ddp",
+        en="what several processes divide: ddp only the rows, the others optimizer states, gradients or weights too",
+        zh="多個程序分攤什麼：ddp 只分資料；其餘再分最佳化器狀態、梯度或權重",
+    )
+    offload: bool = _field(
+        False,
+        en="fsdp2 and zero: keep the divided parts in main memory, slower",
+        zh="fsdp2 與 zero：把分攤的部分放在主記憶體，較慢",
+    )
+
     @field_validator("task")
     @classmethod
     def _task_is_a_folder_name(cls, value: str) -> str:
@@ -319,12 +344,21 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"peft {self.peft!r} needs a pretrained base_model; the starter model is trained in full"
             )
+        if self.peft in NF4 and self.parallel in ("fsdp2", "zero3"):
+            raise ValueError(
+                f"parallel {self.parallel!r} cannot divide the 4-bit weights of peft {self.peft!r}; set parallel to ddp or zero2, or peft to lora"
+            )
         return self
 
     @property
     def keeps_whole_model(self) -> bool:
         """Whether the run's result is RUN/model, all weights, and not RUN/adapter."""
         return self.peft in WHOLE
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together on all machines."""
+        return self.processes * self.machines
 
 
 def from_dict(values: dict[str, Any], where: str = "run") -> RunConfig:

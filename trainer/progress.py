@@ -37,7 +37,10 @@ def callback(folder: RunFolder, should_stop: Callable[[], bool], guess: Any = No
 
 
 class Progress:
-    """The events of transformers.TrainerCallback that a run folder wants to know of."""
+    """The events of transformers.TrainerCallback that a run folder wants to know of.
+
+    Of several processes all ask whether to stop, and the first alone writes.
+    """
 
     def __init__(self, folder: RunFolder, should_stop: Callable[[], bool], guess: Any = None) -> None:
         self.folder, self.should_stop = folder, should_stop
@@ -50,12 +53,16 @@ class Progress:
         self.first_step, self.began, self.written = state.global_step, time.monotonic(), 0.0
         self.warm = self.began
         self.tokens, self.tokens_at = None, self.began
+        if not state.is_world_process_zero:
+            return
         self.folder.set_status(stage="train", step=state.global_step, total_steps=state.max_steps, message="")
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.should_stop():
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
+        if not state.is_world_process_zero:
+            return
         now = time.monotonic()
         if now - self.written >= STATUS_EVERY or state.global_step >= state.max_steps:
             self.written = now
@@ -78,6 +85,8 @@ class Progress:
             control.should_evaluate = False
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
         row = {name: _number(logs[name]) for name in CURVE if name in (logs or {})}
         if not row.keys() & {"loss", "eval_loss"}:
             return  # the summary at the end is no point of the curve
@@ -102,6 +111,12 @@ class Progress:
         self.tokens_at = time.monotonic()  # evaluation is no part of the training rate
 
     def on_save(self, args, state, control, **kwargs):
+        if args.world_size > 1:
+            import torch
+
+            torch.distributed.barrier()  # each process writes its part; the mark says that all are there
+        if not state.is_world_process_zero:
+            return
         mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 

@@ -97,6 +97,9 @@ def rehearsed(config: RunConfig, folder: Path) -> RunConfig:
     least = 4 if config.method == "kto" else 1  # its KL term compares the rows of a batch
     changes: dict[str, Any] = {
         "device": "cpu",
+        "processes": 1,
+        "machines": 1,
+        "parallel": "ddp",
         "max_steps": STEPS,
         "logging_steps": 1,
         "batch_size": min(config.batch_size, max(least, TOKENS // config.max_length)),

@@ -32,7 +32,8 @@ from trainer.estimate import Estimate, estimate
 from trainer.evaluate import evaluate
 from trainer.generate import Stopped, head_labels
 from trainer.hardware import probe
-from trainer.methods import METHODS, MethodEntry, check
+from trainer.launch import processes
+from trainer.methods import METHODS, check
 from trainer.methods.kinds import INITIAL
 from trainer.runs import RunFolder
 from trainer.starter import make_starter
@@ -50,18 +51,23 @@ def train(
     the user can mend; anything else is a fault of the program.
     """
     config = folder.config()
-    entry = check(config)
+    check(config)
     folder.set_status(stage="data", message="")
     staged = thaw(folder.path / "data") or stage(config)
     if should_stop():
         return "cancelled"
-    _prepare_process(config)  # torch comes in here: a fault in the data is told in a second, not in ten
+    prepare_process(config)  # torch comes in here: a fault in the data is told in a second, not in ten
     device = base.device_of(config)
     base_path, tokenizer = prepare(folder, config, staged)
     _note_lineage(folder, config, staged, base_path, device)
     if not weights(folder, config).is_dir():
         folder.set_status(stage="train")
-        if not _train(folder, config, entry, base_path, tokenizer, staged, device, should_stop, resume_from):
+        checkpoint = resume_from or next(reversed(folder.checkpoints()), None)
+        if config.world_size > 1:
+            ended = processes.train(folder, should_stop, checkpoint)
+        else:
+            ended = run_loop(folder, config, base_path, tokenizer, staged, device, should_stop, checkpoint)
+        if not ended:
             return "cancelled"
     folder.set_status(stage="evaluate", eta_seconds=None)
     try:
@@ -79,11 +85,11 @@ def weights(folder: RunFolder, config: RunConfig) -> Path:
     return folder.path / ("model" if config.keeps_whole_model else "adapter")
 
 
-def _prepare_process(config: RunConfig) -> None:
+def prepare_process(config: RunConfig) -> None:
     """Threads, one GPU, and quiet libraries: no telemetry, no progress bars in the log."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if "WORLD_SIZE" not in os.environ:  # TRL refuses several visible GPUs without a launcher
+    if config.world_size == 1:  # TRL refuses several visible GPUs without a launcher
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     import datasets
     import huggingface_hub.constants
@@ -147,27 +153,31 @@ def _report(staged: Staged) -> None:
             print(f"{name.replace('_', ' ')}: {count}", flush=True)
 
 
-def _train(
-    folder: RunFolder, config: RunConfig, entry: MethodEntry, base_path: Path, tokenizer: Any, staged: Staged,
-    device: str, should_stop: Callable[[], bool], resume_from: Path | None,
+def run_loop(
+    folder: RunFolder, config: RunConfig, base_path: Path, tokenizer: Any, staged: Staged,
+    device: str, should_stop: Callable[[], bool], checkpoint: Path | None,
 ) -> bool:  # fmt: skip
-    """Train and write the weights; False when stopped before the end."""
+    """Train and write the weights; False when stopped before the end.
+
+    Of several processes each calls this with the same arguments, and the first writes (launch/rank.py).
+    """
     import torch
     import transformers
     from transformers.trainer_callback import PrinterCallback
 
     transformers.set_seed(config.seed)
-    guess, where = _predicted(folder, config, base_path, tokenizer, staged, device)
+    guess, where = None, device  # the estimate is of one process
+    if config.world_size == 1:
+        guess, where = _predicted(folder, config, base_path, tokenizer, staged, device)
     model = base.load_model(base_path, config, device, labels=head_labels(folder, config))
     rows = rows_read(config, staged.splits.train)
-    trainer = entry.build(
+    trainer = METHODS[config.method].build(
         config, model, tokenizer, rows, staged.splits.eval, folder.path / "checkpoints", device,
         [progress.callback(folder, should_stop, guess)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if not config.packing and (lost := len(rows) - len(trainer.train_dataset)) > 0:
         print(f"rows whose answer does not fit max_length, left out: {lost}", flush=True)
-    checkpoint = resume_from or next(reversed(folder.checkpoints()), None)
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - began
@@ -241,16 +251,22 @@ def rows_read(config: RunConfig, rows: list[Row]) -> list[Row]:
     """
     if config.max_steps < 0 or config.packing:
         return rows
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return rows[: config.max_steps * config.batch_size * config.gradient_accumulation * processes]
+    return rows[: config.max_steps * config.batch_size * config.gradient_accumulation * config.world_size]
 
 
 def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig, base_path: Path) -> None:
     """The final weights as safetensors, with the tokenizer and its chat template beside them."""
+    weights = None
+    if config.parallel in ("fsdp2", "zero3") and config.world_size > 1:
+        weights = trainer.accelerator.get_state_dict(trainer.model)  # gathered: all processes take part
+    if not trainer.is_world_process_zero():
+        return
     model = trainer.accelerator.unwrap_model(trainer.model)
     if config.keeps_whole_model:
         # Trained in float32 beside bf16 arithmetic, stored as the base model was.
-        model = model.to(base.stored_dtype(base_path))
+        dtype = base.stored_dtype(base_path)
+        model = model.to(dtype) if weights is None else model
+        weights = weights and {name: value.to(dtype) for name, value in weights.items()}
         model.config.use_cache = True
     else:
         settings = model.peft_config["default"]
@@ -260,7 +276,8 @@ def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig, base_path:
     with _assembled(out) as building:
         # PiSSA changed the base: its adapter is saved as the difference to its start, for the base as it was.
         start = Path(trainer.args.output_dir) / INITIAL if config.peft == "pissa" else None
-        options = {"path_initial_model_for_weight_conversion": str(start)} if start else {}
+        options = {"state_dict": weights}
+        options |= {"path_initial_model_for_weight_conversion": str(start)} if start else {}
         model.save_pretrained(building, **options)
         tokenizer.save_pretrained(building)
 

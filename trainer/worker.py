@@ -24,6 +24,7 @@ from typing import Any
 from trainer.config import RunConfig, UserError
 from trainer.jobs import Jobs, cancelled, stop_overdue
 from trainer.launch import local
+from trainer.launch.processes import Ended
 from trainer.messages import MISTAKE, coded
 from trainer.runs import RunFolder, Superseded
 
@@ -110,6 +111,8 @@ class Worker:
             work(self.folder, self.should_stop, saved[-1] if saved else None)
         except (UserError, Superseded):
             raise
+        except Ended as ended:
+            return ended.state, ended.said
         except Exception as error:
             traceback.print_exc()
             return "failed", explain(error, self.folder)

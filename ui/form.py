@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, str]] = {  # group: its first and last field, in Ru
     "preference": ("beta", "simpo_gamma"),
     "sampling": ("rewards", "teacher_model"),
     "evaluation": ("eval_steps", "max_new_tokens"),
-    "where": ("device", "threads"),
+    "where": ("device", "offload"),
 }
 NAMES = list(RunConfig.model_fields)
 LISTS = ("rewards",)

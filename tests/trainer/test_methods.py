@@ -134,6 +134,8 @@ ELSEWHERE = {
     "system_prompt": "test_data", "instruction": "test_data", "loss_on": "here", "max_new_tokens": "test_evaluate",
     "threads": "test_train", "starter_hidden_size": "test_starter", "starter_layers": "test_starter",
     "starter_vocab_size": "test_starter", "teacher_model": "here", "class_balance": "here",
+    "processes": "launch/test_processes", "machines": "launch/test_processes", "parallel": "launch/test_processes",
+    "offload": "launch/test_processes",
 }  # fmt: skip
 
 
