@@ -102,11 +102,11 @@ def ours(path: Path) -> dict[str, float]:
     from trainer.data.stage import thaw
     from trainer.methods import require_trainable
     from trainer.runs import RunFolder
-    from trainer.train import _prepare_process
+    from trainer.train import prepare_process
 
     folder = RunFolder(path)
     config = folder.config()
-    _prepare_process(config)
+    prepare_process(config)
     rows = thaw(path / "data").splits.train
     with tempfile.TemporaryDirectory() as out:
         trainer = require_trainable(config.method).build(

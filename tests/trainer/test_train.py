@@ -136,7 +136,7 @@ def test_a_run_killed_after_training_only_evaluates_again(run_of, monkeypatch):
     train(folder)
     before = weights_hash(folder)
     (folder.path / "eval" / "metrics.json").unlink()
-    monkeypatch.setattr("trainer.train._train", lambda *args: pytest.fail("it trained again"))
+    monkeypatch.setattr("trainer.train.run_loop", lambda *args: pytest.fail("it trained again"))
     assert train(folder) == "done"
     assert weights_hash(folder) == before and folder.scores()["tuned"]
 
