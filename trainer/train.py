@@ -51,7 +51,7 @@ def train(
     the user can mend; anything else is a fault of the program.
     """
     config = folder.config()
-    check(config)
+    entry = check(config)
     folder.set_status(stage="data", message="")
     staged = thaw(folder.path / "data") or stage(config)
     if should_stop():
