@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kb.errors import told
+
 MISTAKE = "mistake"  # code of a run that ended on a user's mistake; its message is told as it was raised
 
 MESSAGES: dict[str, dict[str, str]] = {
@@ -96,4 +98,8 @@ def coded(code: str, **values: Any) -> dict[str, Any]:
 def message(status: dict[str, Any], lang: str = "en") -> str:
     """A status's sentence in the language asked ("en" or "zh-TW"); a user's mistake reads as it was told."""
     template = MESSAGES.get(status.get("code") or "", {}).get(lang)
-    return template.format(**status["values"]) if template else status.get("message", "")
+    if template:
+        return template.format(**status["values"])
+    return (
+        told(status.get("message", ""), lang) if status.get("code") == MISTAKE else status.get("message", "")
+    )

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kb.errors import UserError
+from kb.errors import UserError, told
 from ui import (
     cli_conversations,
     cli_evaluate,
@@ -372,7 +372,7 @@ def main() -> None:
             typer.echo(f"tunesmith: {message} (see --help)", err=True)
         status = 2
     except UserError as error:
-        typer.echo(f"tunesmith: {error}", err=True)
+        typer.echo(f"tunesmith: {told(str(error), screen_lang())}", err=True)
         status = 2
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from assistant import recommend
 from assistant.prompts import NEAREST
 from assistant.types import Answer, Citation, Hit, Recommendation
+from kb.errors import told
 from ui.i18n import Translate, duration
 
 QUOTE_SHOWN = 60  # characters of a quote that stand on its folded line
@@ -360,8 +361,9 @@ def hits(items: Sequence[Hit]) -> str:
     )
 
 
-def error(text: str) -> str:
-    return f'<div class="error" role="alert">{escape(text)}</div>'
+def error(text: str, lang: str = "en") -> str:
+    """A person's mistake, in the language of the screen."""
+    return f'<div class="error" role="alert">{escape(told(text, lang))}</div>'
 
 
 def note(text: str) -> str:

@@ -1,6 +1,6 @@
 """A large file checked: seconds, CPU seconds and the most memory of all processes, as JSON.
 
-    python tests/bench/data.py [--rows 1000000] [--bytes 0]
+    python tests/bench/data.py [--rows 1000000] [--bytes 0] [--file FILE] [--against FILE] [--import]
 
 Rows are reviews of about 200 characters with repeats and near repeats among them; --bytes 5000000000 makes rows of
 5 KB up to that size instead. The file is made in a temporary folder and removed.
@@ -16,7 +16,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -83,29 +85,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--bytes", type=int, default=0)
+    parser.add_argument("--file", type=Path, help="check this file instead")
+    parser.add_argument("--against", type=Path, help="a test file whose rows are looked for")
+    parser.add_argument("--import", dest="imported", action="store_true", help="import the file as well")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path, rows = given.file, None
+        if path is None:
+            path = Path(folder) / "rows.jsonl"
+            rows = make(path, 0 if given.bytes else given.rows, given.bytes)
+        figures = {"rows": rows, "megabytes": round(path.stat().st_size / 1e6)}
+        figures["check"] = measured(lambda: checked(path, given.against))
+        if given.imported:
+            figures["import"] = measured(lambda: imported(path, Path(folder) / "imported.jsonl"))
+    print(json.dumps(figures, ensure_ascii=False))
+
+
+def checked(path: Path, against: Path | None) -> dict[str, Any]:
     from trainer.data import check
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.jsonl"
-        rows = make(path, 0 if given.bytes else given.rows, given.bytes)
-        size = path.stat().st_size
-        watch = Watch()
-        watch.start()
-        began, cpu = time.perf_counter(), os.times()
-        measured = check(path)
-        seconds, after = time.perf_counter() - began, os.times()
-        watch.over = True
-    figures = {
-        "rows": rows,
-        "megabytes": round(size / 1e6),
+    found = check(path, against)
+    return {"read": found.read_rows, "findings": {item.kind: item.rows for item in found.findings}}
+
+
+def imported(path: Path, out: Path) -> dict[str, Any]:
+    from trainer.data.imports import bring_in
+
+    return {"read": bring_in(str(path), out, {}, {}, {}).made.counts["read"]}
+
+
+def measured(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the work found, with its seconds, CPU seconds of all processes, and the most memory held at once."""
+    watch = Watch()
+    watch.start()
+    began, cpu = time.perf_counter(), os.times()
+    found = work()
+    seconds, after = time.perf_counter() - began, os.times()
+    watch.over = True
+    return {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(sum(after[:4]) - sum(cpu[:4]), 1),
         "most_memory_mb": round(watch.most / 1e6),
-        "read": measured.read_rows,
-        "findings": {item.kind: item.rows for item in measured.findings},
+        **found,
     }
-    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

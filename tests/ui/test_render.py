@@ -56,7 +56,7 @@ def test_what_comes_from_outside_is_escaped(t):
             0,
             t,
         ),
-        render.error(ATTACK),
+        render.error(ATTACK, "zh-TW"),
         as_said(ATTACK),
         render_runs.status(ATTACK, {"state": "failed", "message": ATTACK}, t),
         render_runs.values({"task": ATTACK}, {"task": {"because": ATTACK}}, t),

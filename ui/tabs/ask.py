@@ -239,7 +239,7 @@ def connect_models(context: Context, lang: str, t: Translate, page: Any) -> None
                     yield {page.fetched: render.note(t("ask.pull_stopped"))}
                     return
         except UserError as fault:
-            yield {page.fetched: render.error(str(fault))}
+            yield {page.fetched: render.error(str(fault), lang)}
             return
         choices = models.choices(context.home, "", t)
         chosen = models.pulled(choices, name)
@@ -301,7 +301,7 @@ def answer_question(
             if not isinstance(part, Answer):
                 html += render.note(t("ask.stopped"))
     except UserError as fault:
-        html = render.error(str(fault))
+        html = render.error(str(fault), lang)
     if not stop.quiet:
         yield {page.chat: [*chat, {"role": "assistant", "content": html}]}
     if isinstance(part, Answer) and part.model and dialogue.tells_a_task(question):

@@ -92,7 +92,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         except UserError as fault:
             # what stood there was of another file
             hidden = [gr.update(visible=False)] * (len(FIXES) + 5)
-            return ["", render.error(str(fault)), "", "", "", *hidden, *data_made.closed()]
+            return ["", render.error(str(fault), lang), "", "", "", *hidden, *data_made.closed()]
         offered = [gr.Button(visible=fits(name, measured)) for name in FIXES]
         kinds = droppable(measured, lang)
         rest = [
@@ -120,17 +120,17 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         data_made.Room(context, lang, t, page.lower, page.current, page.against, look, shown, plan_page, tabs)
     )
 
-    _connect_preview(t, page)
+    _connect_preview(lang, t, page)
     onward = lambda current, against: (current, against, gr.Tabs(selected="plan"))
     page.plan.click(onward, [page.current, page.against], [plan_page.path, plan_page.test_path, tabs])
 
 
-def _connect_preview(t: Translate, page: Any) -> None:
+def _connect_preview(lang: str, t: Translate, page: Any) -> None:
     def preview(current: str, model: str):
         try:
             return render_data.masks(tokens_of(Path(current), model), t), ""
         except UserError as fault:
-            return "", render.error(str(fault))
+            return "", render.error(str(fault), lang)
 
     page.preview.click(preview, [page.current, page.model], [page.tokens, page.error], concurrency_limit=1)
 
@@ -144,7 +144,7 @@ def _connect_fixes(context: Context, lang: str, t: Translate, page: Any, look: A
         try:
             said = mend(name, data, out, against, kinds, lang)
         except UserError as fault:
-            return [gr.skip(), render.error(str(fault)), *[gr.skip()] * (len(shown) - 2)]
+            return [gr.skip(), render.error(str(fault), lang), *[gr.skip()] * (len(shown) - 2)]
         return look(out, against, data_made.lines(t("data.made", name=out.name) + "\n" + said))
 
     for name, button in {**page.fixes, "drop": page.drop}.items():

@@ -54,7 +54,7 @@ def connect(context: Context, lang: str, t: Translate, part: Any) -> Any:
         try:
             columns, shown, roles = looked(source, settings, lang, t)
         except UserError as fault:
-            return [[], render.error(str(fault)), "", *[gr.Dropdown(visible=False)] * COLUMNS]
+            return [[], render.error(str(fault), lang), "", *[gr.Dropdown(visible=False)] * COLUMNS]
         return [columns, shown, "", *roles]
 
     event = dict(concurrency_limit=1)
@@ -75,7 +75,7 @@ def connect(context: Context, lang: str, t: Translate, part: Any) -> Any:
                 context, source, settings, limit, task, dict(zip(columns, roles, strict=False)), seen
             )
         except UserError as fault:
-            return render.error(str(fault)), ""
+            return render.error(str(fault), lang), ""
         return report_html(report, lang), str(report.folder / next(iter(report.made.outputs)))
 
     return part.go.click(

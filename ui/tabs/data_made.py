@@ -159,7 +159,7 @@ def _connect_split(room: Room) -> None:
                 lang=lang,
             )
         except UserError as fault:
-            return render.error(str(fault)), gr.Button(visible=False), ""
+            return render.error(str(fault), lang), gr.Button(visible=False), ""
         return lines(said), gr.Button(visible=True), str(folder)
 
     fields = [room.current, page.test_share, page.eval_share, page.group, page.time, page.near, page.frozen]
@@ -199,7 +199,7 @@ def _connect_writing(room: Room) -> None:
                 context, Path(data), review, kind, (model or "", base or ""), int(rows or 1), lang, told
             )
         except UserError as fault:
-            return [render.error(str(fault)), *[gr.skip()] * (len(reviewed(page)) - 1)]
+            return [render.error(str(fault), lang), *[gr.skip()] * (len(reviewed(page)) - 1)]
         said = [t("data.proposed", n=found.made, review=review.name)]
         said += [t("data.thrown." + name, n=count) for name, count in found.thrown.items()]
         return shown_review(str(review), t, "\n".join(said))
@@ -212,7 +212,7 @@ def _connect_writing(room: Room) -> None:
                 raise UserError(t("made.choose"))
             judge(Path(review), chosen, status, swap)
         except UserError as fault:
-            return [render.error(str(fault)), *[gr.skip()] * (len(reviewed(page)) - 1)]
+            return [render.error(str(fault), lang), *[gr.skip()] * (len(reviewed(page)) - 1)]
         return shown_review(review, t)
 
     asked = [room.current, page.kind, page.writer, page.base, page.rows]
@@ -261,7 +261,7 @@ def _connect_adding(room: Room) -> None:
             source, options = (Path(review), {}) if pairs else (Path(data), {"reviewed": review})
             said = make("add", source, out, options, lang)
         except UserError as fault:
-            return [gr.skip(), render.error(str(fault)), *[gr.skip()] * (len(room.shown) - 2)]
+            return [gr.skip(), render.error(str(fault), lang), *[gr.skip()] * (len(room.shown) - 2)]
         return room.look(out, held_out, lines(said))
 
     page.add.click(add, [room.current, page.review_file, room.against], room.shown, concurrency_limit=1)
@@ -279,7 +279,7 @@ def _connect_card(room: Room) -> None:
         try:
             path = write_card(parts or Path(data), licence or "", target)
         except UserError as fault:
-            return render.error(str(fault)), gr.Markdown(visible=False)
+            return render.error(str(fault), room.lang), gr.Markdown(visible=False)
         front, _, body = path.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
         return lines(t("made.card_made", path=path)), gr.Markdown(
             f"```yaml\n{front}\n```\n{body}", visible=True

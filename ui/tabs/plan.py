@@ -119,7 +119,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, runs_page: Any
             return [
                 "",
                 "",
-                render.error(str(fault)),
+                render.error(str(fault), lang),
                 None,
                 gr.skip(),
                 gr.Column(visible=False),
@@ -191,7 +191,7 @@ def connect_values(lang: str, t: Translate, page: Any) -> None:
         try:
             wanted = run_config.from_dict(filled_in(form.from_form(values)), t("tab.plan"))
         except UserError as fault:
-            return [render.error(str(fault)), "", [], *none]
+            return [render.error(str(fault), lang), "", [], *none]
         found = fit(wanted, plan.facts, lang)
         fixes = found.fixes[:MOST_FIXES]
         buttons = [
@@ -250,7 +250,7 @@ def connect_starting(context: Context, lang: str, t: Translate, page: Any, runs_
                 else:
                     yield render_plan.rehearsal(found, lang, t), ""
         except UserError as fault:
-            yield "", render.error(str(fault))
+            yield "", render.error(str(fault), lang)
 
     page.rehearse.click(
         try_out, list(page.fields.values()), [page.rehearsal, page.error], concurrency_limit=1
@@ -261,7 +261,7 @@ def connect_starting(context: Context, lang: str, t: Translate, page: Any, runs_
             wanted = wanted_run(values)
             folder = start(context.home, context.jobs, wanted, reasons_for(plan, wanted, lang))
         except UserError as fault:
-            return render.error(str(fault)), gr.skip(), gr.skip()
+            return render.error(str(fault), lang), gr.skip(), gr.skip()
         return render.note(t("plan.started", id=folder.id)), gr.Tabs(selected="runs"), folder.id
 
     page.start.click(begin, [page.plan, *page.fields.values()], [page.error, tabs, runs_page.wanted])

@@ -57,7 +57,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
     shown += [page.cancel, page.resume, page.test]
 
     def poll(wanted: str, seen: tuple):
-        return update(context, t, wanted, seen)
+        return update(context, lang, t, wanted, seen)
 
     root = gr.context.Context.root_block
     polling = {
@@ -78,7 +78,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
             try:
                 action(wanted)
             except UserError as fault:
-                return render.error(str(fault))
+                return render.error(str(fault), lang)
             return render.note(t(text, id=wanted))
 
         return handler
@@ -93,7 +93,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
     )
 
 
-def update(context: Context, t: Translate, wanted: str, seen: tuple) -> list[Any]:
+def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) -> list[Any]:
     """New values for the page, or skips where nothing changed since `seen`."""
     folders = runs.all_runs(context.home.tasks)
     ids = [folder.id for folder in folders]
@@ -109,7 +109,7 @@ def update(context: Context, t: Translate, wanted: str, seen: tuple) -> list[Any
     choices = [(f"{row['id']}  ·  {t('state.' + row['state'])}", row["id"]) for row in rows]
     fault = folder.fault()
     values = (
-        render.error(fault)
+        render.error(fault, lang)
         if fault
         else render_runs.values(folder.config().model_dump(), folder.reasons(), t)
     )

@@ -41,7 +41,7 @@ def look(context: Context, lang: str, t: Translate, told: str = "") -> list[Any]
     try:
         models = server.models()
     except UserError as fault:
-        return [render.error(str(fault)), gr.Dropdown(choices=[], value=None)]
+        return [render.error(str(fault), lang), gr.Dropdown(choices=[], value=None)]
     if not models:
         return [told + render.note(t("served.none", host=server.host)), gr.Dropdown(choices=[], value=None)]
     return [told + table(models, t), gr.Dropdown(choices=[model["name"] for model in models], value=None)]
@@ -53,7 +53,7 @@ def remove(context: Context, lang: str, t: Translate, name: str | None) -> list[
     try:
         _server(context, lang).delete(name)
     except UserError as fault:
-        return [render.error(str(fault)), gr.skip()]
+        return [render.error(str(fault), lang), gr.skip()]
     return look(context, lang, t, render.note(t("served.removed", name=name)))
 
 

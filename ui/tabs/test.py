@@ -94,10 +94,10 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     )
 
     def export(run_id: str, engine: str):
-        return submit(context, run_id, to="ollama" if engine == "ollama" else "gguf")
+        return submit(context, lang, run_id, to="ollama" if engine == "ollama" else "gguf")
 
     def verify(run_id: str):
-        return submit(context, run_id, to="verify")
+        return submit(context, lang, run_id, to="verify")
 
     outputs = [page.status, page.seen]
     page.export.click(export, [page.run, page.engine], outputs, show_progress="hidden")
@@ -106,7 +106,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
 
     def say(message, run_id, engine, temperature, max_tokens, task_prompt, history):
         options = {"temperature": temperature, "max_tokens": int(max_tokens)}
-        yield from converse(context, t, message, run_id, engine, options, task_prompt, history)
+        yield from converse(context, lang, t, message, run_id, engine, options, task_prompt, history)
 
     inputs = [
         page.message,
@@ -125,7 +125,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     page.stop.click(None, cancels=saying)
 
 
-def submit(context: Context, run_id: str, **arguments: str) -> tuple[Any, Any]:
+def submit(context: Context, lang: str, run_id: str, **arguments: str) -> tuple[Any, Any]:
     """Queue an export job; returns what the status and what was seen become."""
     try:
         folder = runs.find(context.home.tasks, run_id or "")
@@ -133,7 +133,7 @@ def submit(context: Context, run_id: str, **arguments: str) -> tuple[Any, Any]:
             arguments["host"] = context.home.settings().ollama_host
         context.jobs.submit(folder, "export", arguments)
     except UserError as fault:
-        return render.error(str(fault)), ()
+        return render.error(str(fault), lang), ()
     return gr.skip(), ()
 
 
@@ -175,7 +175,7 @@ def report_of(folder: Any, name: str) -> dict[str, Any] | None:
         return None
 
 
-def converse(context, t, message, run_id, engine, options, task_prompt, history) -> Iterator[list[Any]]:
+def converse(context, lang, t, message, run_id, engine, options, task_prompt, history) -> Iterator[list[Any]]:
     """Put one message to both models and stream their answers, the trained one first."""
     if not (message or "").strip() or not run_id:
         yield [gr.skip()] * 4
@@ -198,7 +198,10 @@ def converse(context, t, message, run_id, engine, options, task_prompt, history)
             history[side] = [*history[side], {"role": "assistant", "content": text}]
             view[side] = bubbles(history[side])
         except UserError as fault:
-            view[side] = [*bubbles(history[side]), {"role": "assistant", "content": render.error(str(fault))}]
+            view[side] = [
+                *bubbles(history[side]),
+                {"role": "assistant", "content": render.error(str(fault), lang)},
+            ]
             history[side] = history[side][:-1]
         yield [view["base"], view["tuned"], "", history]
 
