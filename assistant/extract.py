@@ -230,7 +230,7 @@ def _write_points(cited: Cited, lead: Scored, points: list[Scored], hits: list[H
     for scored in sorted(points, key=lambda s: (s.hit, s.unit.order)):
         sections.setdefault(_title(hits[scored.hit]), []).append(scored)
     for number, (title, group) in enumerate(sections.items()):
-        cited.say(f"\n\n**{title}**\n" * bool(number) + "\n" * bool(number or group))
+        cited.say(f"\n\n**{title}**\n" if number else "\n" if group else "")
         for scored in group:
             cited.say("\n- ")
             _write(cited, scored, question)

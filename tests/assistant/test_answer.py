@@ -90,6 +90,18 @@ def test_an_english_question_is_answered_in_english(index):
     assert "2e-4" in answer.text and not any("\u4e00" <= c <= "\u9fff" for c in answer.text)
 
 
+def test_a_table_look_up_begins_with_the_row_of_the_name_and_what_was_asked(index):
+    text = ask(index, "gemma 3 27b max context?", settings=EXTRACT).text
+    assert text.startswith("**Gemma 3 27B**: Context (tokens): 131,072")
+
+
+def test_a_quoted_answer_is_a_screenful_and_names_no_section_twice(answers):
+    for _, answer in answers:
+        titles = [line for line in answer.text.splitlines() if line.startswith("**") and line.endswith("**")]
+        assert len(titles) == len(set(titles)) and "\n\n\n" not in answer.text
+        assert len(answer.text) < 2500 and len(answer.citations) <= 9
+
+
 def test_a_reader_of_another_language_than_the_question_is_answered_in_theirs(index):
     answer = ask(
         index,
