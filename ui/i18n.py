@@ -230,6 +230,7 @@ STRINGS |= {  # the Data tab, and what `tunesmith data check` prints
     ),
     "data.left_out": ("{n} rows are left out by the trainer", "{n} 筆會被訓練器略過"),
     "data.plan": ("Plan with this file", "用這個檔案做計畫"),
+    "data.stopped": ("Stopped; nothing was written.", "已停止，沒有寫出任何東西。"),
     "data.none": ("Give a data file first.", "請先提供資料檔。"),
     "data.sizes": ("Labels", "標籤"),
 }

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -116,7 +117,7 @@ def check(
 
     length = max_length or RunConfig.model_fields["max_length"].default
     tokenizer = tokenizer_file(tokenizer) if tokenizer else ""
-    held_out = measured(Path(against), True, length, tokenizer, lambda size: None) if against else None
+    held_out = measured(Path(against), True, length, tokenizer, lambda size: seen(0)) if against else None
     own = measured(Path(path), True, length, tokenizer, seen, held_out[1] if held_out else None)
     measured_all = _profiled(*own, held_out)
     more = findings_of_given(Path(path), list(benchmarks), schema, template)
@@ -207,9 +208,10 @@ def _each(sources: Iterator[Any], plan: Plan, size: int) -> Iterator[Part]:
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(cores, mp_context=spawn, initializer=_end_with_parent)
     try:
-        waiting: list[Future[Part]] = [
-            pool.submit(measure, source, plan) for source in islice(sources, 2 * cores)
-        ]
+        with _deaf_to_ctrl_c():
+            waiting: list[Future[Part]] = [
+                pool.submit(measure, source, plan) for source in islice(sources, 2 * cores)
+            ]
         while waiting:
             yield waiting.pop(0).result()
             waiting += [pool.submit(measure, source, plan) for source in islice(sources, 1)]
@@ -217,9 +219,21 @@ def _each(sources: Iterator[Any], plan: Plan, size: int) -> Iterator[Part]:
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are begun within leave Ctrl-C to their parent; it comes to that once this is left."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_parent() -> None:
-    """A worker leaves Ctrl-C to the parent, and ends when that is gone, however it ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker ends when its parent is gone, however that ended."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -22,6 +22,7 @@ from trainer.data.read import check_path, file_hash
 from trainer.data.steps import STEPS
 
 RECORD = "data_source.yaml"
+PART = ".part"  # the end of a file that is not whole yet; before it the number of the process
 # options that name a file, or several: their content is part of what a step is run on
 ONE_FILE, FILES = ("against", "frozen", "reviewed", "schema"), ("sources", "benchmarks")
 
@@ -79,11 +80,12 @@ def run(step: str, path: Path, out: Path, options: dict[str, Any]) -> Step:
 def writers(folder: Path, names: tuple[str, ...]) -> Iterator[Any]:
     """write(name, row) into temporary files that take their names when all is well, and vanish otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     temporary = {}
     files = {}
     try:
         for name in names:
-            handle, temporary[name] = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+            handle, temporary[name] = tempfile.mkstemp(PART, f".{name}.{os.getpid()}.", folder)
             files[name] = os.fdopen(handle, "w", encoding="utf-8", newline="\n")
         yield lambda name, row: files[name].write(json.dumps(row, ensure_ascii=False) + "\n")
         for name, file in files.items():
@@ -97,6 +99,16 @@ def writers(folder: Path, names: tuple[str, ...]) -> Iterator[Any]:
         for path in temporary.values():
             Path(path).unlink(missing_ok=True)
         raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write here."""
+    import psutil
+
+    for path in folder.glob(f".*{PART}"):
+        process = path.name.split(".")[-3]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def steps(folder: Path) -> list[Step]:

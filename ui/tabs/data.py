@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from ui import render, render_data
 from ui.context import Context
 from ui.i18n import Translate, translator
 from ui.tabs import data_import, data_made
+from ui.tabs.data_import import still_wanted, work_of
 from ui.tabs.plan import base_models, data_path
 
 PREVIEWED = 3
@@ -47,6 +49,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             page.path = gr.Textbox(label=t("data.path"), elem_id="room-path")
             page.against = gr.Textbox(label=t("data.against"), elem_id="room-against")
             page.check = gr.Button(t("data.check"), variant="primary", elem_id="room-check")
+            page.stop = gr.Button(t("ask.stop"), size="sm", visible=False, elem_id="room-stop")
             page.fixes = {
                 name: gr.Button(t("data." + name), visible=False, elem_id=f"room-{name}") for name in FIXES
             }
@@ -57,7 +60,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             )  # fmt: skip
             page.preview = gr.Button(t("data.preview"), visible=False, elem_id="room-preview")
             page.plan = gr.Button(t("data.plan"), visible=False, elem_id="room-plan")
-            page.bring = data_import.build(context, lang, t)
+            page.bring = data_import.build(context, lang, t, page.stop)
         with gr.Column(scale=7, min_width=420):
             page.error = gr.HTML()  # at the top: below the buttons it would be out of sight
             page.made = gr.HTML()
@@ -83,12 +86,14 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         *data_made.opened(page.lower),
     ]
 
-    def look(data: Path | None, against: str, said: str = "", progress: Any = None) -> list[Any]:
+    def look(
+        data: Path | None, against: str, said: str = "", progress: Any = None, stop: Any = None
+    ) -> list[Any]:
         """What stands on the page once a file is checked."""
         try:
             if data is None:
                 raise UserError(t("data.none"))
-            measured = examine(data, against, progress)
+            measured = examine(data, against, progress, stop and partial(still_wanted, stop, t))
         except UserError as fault:
             # what stood there was of another file
             hidden = [gr.update(visible=False)] * (len(FIXES) + 5)
@@ -103,12 +108,20 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         found = render_data.checked(measured, lang, t)
         return [found, "", said, "", str(data), *offered, *rest, *data_made.offered(measured)]
 
-    def check(file: str | None, path: str, against: str, progress: Any = gr.Progress()):
-        return look(data_path(context, file, path), against, progress=progress)
+    def check(file: str | None, path: str, against: str, request: gr.Request, progress: Any = gr.Progress()):
+        with context.streams.begin(work_of(request)) as stop:
+            return look(data_path(context, file, path), against, progress=progress, stop=stop)
 
     inputs = [page.file, page.path, page.against]
-    page.check.click(check, inputs, shown, concurrency_limit=1)
-    page.file.upload(check, inputs, shown, concurrency_limit=1)
+    showing, hiding = (lambda: gr.Button(visible=True)), (lambda: gr.Button(visible=False))
+    for begun in (page.check.click, page.file.upload):
+        begun(showing, None, page.stop, show_progress="hidden")
+        begun(check, inputs, shown, concurrency_limit=1).then(hiding, None, page.stop, show_progress="hidden")
+
+    def end(request: gr.Request) -> None:
+        context.streams.end(work_of(request))
+
+    page.stop.click(end, show_progress="hidden")
 
     def brought(made: str, against: str):
         return look(Path(made), against) if made else [gr.skip()] * len(shown)
@@ -154,8 +167,8 @@ def _connect_fixes(context: Context, lang: str, t: Translate, page: Any, look: A
         )  # fmt: skip
 
 
-def examine(data: Path, against: str, progress: Any = None) -> Any:
-    """The checked file; `progress` is told the share that was read."""
+def examine(data: Path, against: str, progress: Any = None, wanted: Callable[[], None] | None = None) -> Any:
+    """The checked file; `progress` is told the share that was read, `wanted` raises where it is to end."""
     from trainer.data import check
 
     size, done = data.stat().st_size if data.is_file() else 1, 0
@@ -163,6 +176,8 @@ def examine(data: Path, against: str, progress: Any = None) -> Any:
     def seen(read: int) -> None:
         nonlocal done
         done += read
+        if wanted is not None:
+            wanted()
         if progress is not None:
             progress(done / max(size, 1))
 

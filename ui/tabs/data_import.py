@@ -15,15 +15,17 @@ from ui import render
 from ui.context import Context
 from ui.i18n import Translate
 from ui.render_import import column_label, proposal, report_html
+from ui.streams import Stop
 
 COLUMNS = 12  # dropdowns; a source of more columns is mapped on the command line
 COMMAND_LINE = {"private"}  # options that a visitor of the page may not set
 
 
-def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
+def build(context: Context, lang: str, t: Translate, stop: gr.Button) -> SimpleNamespace:
     from trainer.data.mapping import ROLES
 
     part = SimpleNamespace()
+    part.stop = stop  # the one of the tab
     part.columns, part.made = gr.State([]), gr.State("")
     with gr.Accordion(t("import.title"), open=False, elem_id="import"):
         part.source = gr.Textbox(
@@ -66,24 +68,40 @@ def connect(context: Context, lang: str, t: Translate, part: Any) -> Any:
     )
 
     # Gradio puts the bar in by its place: after *roles it would not be found.
-    def go(source, settings, limit, task, columns, progress=gr.Progress(), *roles):
+    def go(source, settings, limit, task, columns, request: gr.Request, progress=gr.Progress(), *roles):
         def seen(read: int, total: int | None) -> None:
+            still_wanted(stop, t)
             progress((read, total), unit="rows")
 
         try:
-            report = imported(
-                context, source, settings, limit, task, dict(zip(columns, roles, strict=False)), seen
-            )
+            with context.streams.begin(work_of(request)) as stop:
+                report = imported(
+                    context, source, settings, limit, task, dict(zip(columns, roles, strict=False)), seen
+                )
         except UserError as fault:
             return render.error(str(fault), lang), ""
         return report_html(report, lang), str(report.folder / next(iter(report.made.outputs)))
 
-    return part.go.click(
+    part.go.click(lambda: gr.Button(visible=True), None, part.stop, show_progress="hidden")
+    done = part.go.click(
         go,
         [part.source, part.settings, part.limit, part.task, part.columns, *part.roles],
         [part.told, part.made],
         **event,
     )
+    done.then(lambda: gr.Button(visible=False), None, part.stop, show_progress="hidden")
+    return done
+
+
+def work_of(request: gr.Request) -> str:
+    """What is under way in this tab, of one page."""
+    return f"data {request.session_hash}"
+
+
+def still_wanted(stop: Stop, t: Translate) -> None:
+    """Raises UserError once the person has pressed the button: what was begun leaves nothing."""
+    if stop.wanted.is_set():
+        raise UserError(t("data.stopped"))
 
 
 def tasks_of(context: Context, t: Translate) -> list[tuple[str, str]]:
