@@ -185,6 +185,28 @@ class Dataset(Row):
     sources: list[str]
 
 
+class Licence(Row):
+    """A base model's licence and what it asks of a model made from it that is handed on.
+
+    `name_begins`: how that model's name must begin; `shows`: a line that must be seen; `notice`: the text of a
+    NOTICE file; `passes_on`: use restrictions that bind the next one too; `commercial`: false where business use
+    is ruled out. `also` holds other spellings, in lower case.
+    """
+
+    id: str
+    name: str
+    also: list[str] = []
+    hub: str
+    url: str
+    name_begins: str | None = None
+    shows: str | None = None
+    notice: str | None = None
+    passes_on: bool = False
+    commercial: bool
+    page: str
+    sources: list[str]
+
+
 class Term(Row):
     """A glossary entry. `also` holds other spellings that searchers use; `group` is its section of guides/glossary."""
 
@@ -207,6 +229,7 @@ TABLES: dict[str, type[Row]] = {
     "symptoms": Symptom,
     "gpus": Gpu,
     "datasets": Dataset,
+    "licences": Licence,
     "glossary": Term,
 }
 _LOADED: dict[tuple[str, Path], Mapping[str, Any]] = {}

@@ -19,7 +19,13 @@ from trainer.estimate import Shape
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]  # what a rehearsal needs of a model
-HUB_FILES = ["*.safetensors", *SMALL_FILES]
+LICENCE_FILES = [
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "USE_POLICY*",
+]  # they go with whatever is made from the model
+HUB_FILES = ["*.safetensors", *SMALL_FILES, *LICENCE_FILES]
 # Keys by which a config.json makes transformers run other code than its own.
 HOSTILE_KEYS = (
     "auto_map",

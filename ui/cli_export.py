@@ -1,4 +1,4 @@
-"""Commands about exported models: export, verify, combine and what Ollama holds; part of ui/cli.py."""
+"""Commands about exported models: export, verify, push, combine and what Ollama holds; part of ui/cli.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def export(
     """Export a finished run and prove that it answers as it did in training."""
     from trainer.export import TARGETS
 
-    targets = [target for target in TARGETS if target != "verify"]
+    targets = [target for target in TARGETS if target not in ("verify", "hub")]  # commands of their own
     if to not in targets:
         raise UserError(f"--to {to}: choose one of {', '.join(targets)}")
     folder = folder_of(run_id)
@@ -61,6 +61,37 @@ def verify(run_id: RunId, name: Name = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+def push(
+    run_id: RunId,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face Hub.")],
+    what: Annotated[str, typer.Option(help="adapter, merged, gguf or dataset.")] = "adapter",
+    public: Annotated[bool, typer.Option(help="Let everybody see it; private otherwise.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Really upload; without it only the list is shown.")
+    ] = False,
+    licence: Annotated[
+        str, typer.Option(help="The base model's licence, where nothing else says it, such as apache-2.0.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Upload a run to the Hugging Face Hub with its model card. Shows every file first; the token is HF_TOKEN's."""
+    from trainer.export.hub import plan
+
+    folder = folder_of(run_id)
+    made = plan(folder, repo, what, public, licence)
+    if not as_json:
+        from ui.i18n import screen_lang
+        from ui.terminal import print_push
+
+        print_push(made, yes, screen_lang())
+    elif not yes:
+        files = [{"name": name, "bytes": size} for name, size in made.rows()]
+        emit({"id": folder.id, "repo": repo, "what": what, "public": public, "files": files, "sent": False})
+    if yes:
+        hub = {"repo": repo, "what": what, "public": public, "licence": licence}
+        work(folder, {"to": "hub", "hub": hub}, as_json)
+
+
 def work(folder: Any, arguments: dict[str, Any], as_json: bool, quiet: bool = False) -> None:
     """Run an export job and wait for it. Status 1 where the model is not ready."""
     from ui.home import home
@@ -69,8 +100,9 @@ def work(folder: Any, arguments: dict[str, Any], as_json: bool, quiet: bool = Fa
         arguments["host"] = home().settings().ollama_host
     jobs().submit(folder, "export", arguments)
     verifying = arguments["to"] == "verify"
+    pushing = arguments["to"] == "hub"
     follow(folder, as_json and not verifying, "export", quiet=quiet)
-    if not verifying and folder.status("export").get("ready") is False:
+    if not verifying and not pushing and folder.status("export").get("ready") is False:
         typer.echo(f"tunesmith: {folder.id} {NOT_READY}; `tunesmith verify {folder.id}` says where", err=True)
         raise typer.Exit(1)
 
@@ -141,6 +173,6 @@ def server() -> Any:
 
 
 def register(app: typer.Typer) -> None:
-    for name, command in {"export": export, "verify": verify, "combine": combine}.items():
+    for name, command in {"export": export, "verify": verify, "push": push, "combine": combine}.items():
         app.command(name)(command)
     app.add_typer(ollama_app, name="ollama")

@@ -15,6 +15,7 @@ from ui.strings_export import EXPORT
 from ui.strings_import import IMPORT
 from ui.strings_plan import PLAN
 from ui.strings_scores import SCORES
+from ui.strings_test import TEST
 
 LANGS = ("zh-TW", "en")
 Translate = Callable[..., str]
@@ -194,7 +195,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
 }
 
 
-STRINGS |= EXPORT
+STRINGS |= EXPORT | TEST
 STRINGS |= IMPORT | MADE | SCORES
 STRINGS |= {f"said.{code}": (texts["en"], texts["zh-TW"]) for code, texts in MESSAGES.items()}
 

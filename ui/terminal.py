@@ -292,6 +292,18 @@ def print_costs(quantized: dict[str, Any], lang: str) -> None:
         console.print(f"  {escape(line)}")
 
 
+def print_push(made: Any, sent: bool, lang: str) -> None:
+    """What a push sends (trainer.export.hub.Push), file by file."""
+    t = translator(lang)
+    grid = table(t("push.file"), t("served.size"))
+    for name, size in made.rows():
+        grid.add_row(escape(name), f"{size:,}")
+    console.print(t("push.to", repo=made.repo, seen=t("push.public" if made.public else "push.private")))
+    console.print(grid)
+    if not sent:
+        console.print(t("push.dry_command"))
+
+
 def print_served(models: Sequence[dict[str, Any]]) -> None:
     """Models in Ollama: name, size, precision, last change."""
     grid = table("model", "size", "weights", "changed")

@@ -66,6 +66,12 @@ def write_card(source: Path, licence: str = "", out: Path | None = None) -> Path
     return path
 
 
+def card_text(title: str, files: list[Path], licence: str) -> str:
+    """The card of files named by their split, as text: for a repository that others will read."""
+    profiles = {file: check(file) for file in files}
+    return _front_matter(profiles, licence) + _body(files[0].parent, profiles, licence, title)
+
+
 def _front_matter(profiles: dict[Path, DataProfile], licence: str) -> str:
     rows = sum(one.rows for one in profiles.values())
     size = next((name for limit, name in SIZES if rows < limit), "n>10M")
@@ -94,9 +100,9 @@ def _front_matter(profiles: dict[Path, DataProfile], licence: str) -> str:
     return f"---\n{yaml.safe_dump({k: v for k, v in document.items() if v}, allow_unicode=True, sort_keys=False)}---\n\n"
 
 
-def _body(folder: Path, profiles: dict[Path, DataProfile], licence: str) -> str:
+def _body(folder: Path, profiles: dict[Path, DataProfile], licence: str, title: str = "") -> str:
     first = next(iter(profiles.values()))
-    lines = [f"# {folder.resolve().name}", "", f"Licence of the source: {_cell(licence)}.", "", "## Files", "", "| file | rows | format | language | tokens a row (median, 95 %, longest) | SHA-256 |", "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    lines = [f"# {title or folder.resolve().name}", "", f"Licence of the source: {_cell(licence)}.", "", "## Files", "", "| file | rows | format | language | tokens a row (median, 95 %, longest) | SHA-256 |", "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for file, one in profiles.items():
         tokens = f"{one.tokens.p50:,}, {one.tokens.p95:,}, {one.tokens.max:,}"
         lines.append(

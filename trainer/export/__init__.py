@@ -19,7 +19,7 @@ from trainer.config import RunConfig, UserError, write_atomic
 from trainer.methods import METHODS
 from trainer.runs import RunFolder
 
-TARGETS = ("merged", "adapter", "gguf", "ollama", "gptq", "awq", "verify")
+TARGETS = ("merged", "adapter", "gguf", "ollama", "gptq", "awq", "verify", "hub")
 
 
 def export(
@@ -28,22 +28,24 @@ def export(
     name: str | None = None,
     host: str | None = None,
     quantize: str | None = None,
+    hub: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Export a finished run. Returns what was made: {"merged", "gguf", "parity", "ollama", …}, as far as asked.
 
     to: one of TARGETS; "verify" proves again what is exported, in llama.cpp and in Ollama where it is there. name:
     in Ollama, default task:version; host: of Ollama. quantize: for "gguf" q8_0, with what it costs; for "ollama"
     q8_0, q4_K_M or q4_K_S, made there. A model that fails the proof is kept, marked "ready": false in status.json
-    and parity.json, and not handed to Ollama. Raises UserError.
+    and parity.json, and not handed to Ollama. hub: arguments of hub.plan, {"repo", "what", "public", "licence"}, for
+    "hub". Raises UserError.
     """
     if to not in TARGETS:
         raise UserError(f"export to {to!r}: choose one of {', '.join(TARGETS)}")
     if folder.attempt is not None:  # a worker reports the end itself
-        return _export(folder, to, name, host, quantize)
+        return _push(folder, hub) if to == "hub" else _export(folder, to, name, host, quantize)
     folder = dataclasses.replace(folder, kind="export")
     folder.set_status(state="running", message="")
     try:
-        made = _export(folder, to, name, host, quantize)
+        made = _push(folder, hub) if to == "hub" else _export(folder, to, name, host, quantize)
     except BaseException as error:
         folder.set_status(
             state="failed", stage="", message=" ".join(str(error).split()) or type(error).__name__
@@ -110,6 +112,17 @@ def _check_kind(folder: RunFolder, config: RunConfig, to: str) -> None:
             f"{folder.id}: {what} gives {output}, not words, so llama.cpp and Ollama cannot run it; export to merged, "
             f"a folder for transformers"
         )
+
+
+def _push(folder: RunFolder, hub: dict[str, Any] | None) -> dict[str, Any]:
+    """To the Hub. Whether the model is proven ready stays as it was told before."""
+    from trainer.export import hub as repository
+
+    folder.set_status(stage="upload", step=0, total_steps=None)
+    made = repository.plan(folder, **(hub or {}))
+    address = repository.send(made, _reporter(folder, 1_000_000))
+    repository.note(made, address)
+    return {"hub": address}
 
 
 def _check_quantize(to: str, quantize: str | None) -> None:

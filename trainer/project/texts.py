@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 
 from trainer.config import STARTER, RunConfig
+from trainer.export import terms
 from trainer.runs import RunFolder
 
 Card = dict[str, Any]
 Rows = list[dict[str, Any]]
+PATHS = ("train_file", "eval_file", "test_file", "base_model")  # of this machine, or told above the table
 
 
 def readme(run: RunFolder, config: RunConfig, card: Card, lang: str) -> str:
@@ -157,30 +159,68 @@ def annotation_guide(run: RunFolder, config: RunConfig, card: Card, rows: Rows, 
     return "\n\n".join(parts) + "\n"
 
 
-def model_card(run: RunFolder, config: RunConfig, card: Card) -> str:
-    """The card of the trained model in Hugging Face's format: base, data, method, values with reasons, scores, limits."""
-    front: dict[str, Any] = {"library_name": "transformers" if config.peft == "full" else "peft"}
-    if config.base_model != STARTER and not config.base_model.startswith(("/", ".", "~")):
+def model_card(
+    run: RunFolder, config: RunConfig, card: Card, what: str = "", held: terms.Terms | None = None
+) -> str:
+    """The card of the trained model in Hugging Face's format: base, data, method, values with reasons, scores with
+    intervals, limits, licence. `what` is the form of the weights, adapter, merged or gguf, where it is uploaded;
+    `held` its terms, where a person has said more than the files do.
+    """
+    held = held or terms.of_run(run, config)
+    front: dict[str, Any] = terms.front(held)
+    front["library_name"] = "gguf" if what == "gguf" else "transformers" if _whole(config, what) else "peft"
+    if config.base_model not in (STARTER, "") and held.base == config.base_model:
         front["base_model"] = config.base_model
+        front["base_model_relation"] = {"gguf": "quantized"}.get(what, "finetune" if _whole(config, what) else "adapter")  # fmt: skip
     front |= {"pipeline_tag": "text-generation", "tags": ["tunesmith", config.method, config.peft]}
     scores, rows = run.scores(), card["rows"]
     tuned = scores.get("tuned") or {}
+    files = ", ".join(f"sha256 {digest[:16]}" for digest in (card.get("files") or {}).values())
     lines = [
         f"# {run.task} {run.version}",
-        f"{_base(config)} trained with {config.method} ({config.peft}).",
+        *([f"**{line}**"] if (line := terms.shown(held)) else []),
+        f"{_base(config, held.base)} trained with {config.method} ({config.peft}), by Tunesmith.",
         f"## Data\n\n{rows['train']} rows to train on, {rows['eval']} for evaluation, {rows['test']} held out."
-        + (f" Labels: {', '.join(card['labels'])}." if card["labels"] else ""),
+        + (f" Labels: {', '.join(card['labels'])}." if card["labels"] else "")
+        + (f" Files: {files}." if files else ""),
         "## Scores on the held-out rows\n\n" + (_scores(scores, tuned) or "Not scored yet."),
         "## Values\n\n| value | | why |\n| --- | --- | --- |\n"
         + "\n".join(
-            f"| `{name}` | {getattr(config, name, '')} | {_cell(reason['because'])} |"
+            f"| `{name}` | {_cell(getattr(config, name, ''))} | {_cell(reason['because'])} |"
             for name, reason in run.reasons().items()
-            if hasattr(config, name)
+            if hasattr(config, name) and name not in PATHS
         ),
-        "## Limits\n\nScores are of rows like those above; on other texts they may be lower. The licence of the base "
-        "model holds for this model too; read it before you publish or sell what it makes.",
+        "## Prompt\n\n" + _prompt(config),
+        "## Limits\n\n" + " ".join(_limits(config, scores, tuned)),
+        "## Licence\n\n" + terms.section(held),
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _whole(config: RunConfig, what: str) -> bool:
+    return config.peft == "full" or what == "merged"
+
+
+def _prompt(config: RunConfig) -> str:
+    """What stood around every text in training, without which the scores do not hold."""
+    parts = [f"{name}:\n\n```text\n{text}\n```" for name, text in
+             (("System message", config.system_prompt), ("Before each text, on a line of its own", config.instruction)) if text]  # fmt: skip
+    return (
+        "\n\n".join(parts) or "The texts were given as they are, through the tokenizer's own chat template."
+    )
+
+
+def _limits(config: RunConfig, scores: Card, tuned: Card) -> list[str]:
+    found = ["Scores are of rows like those above; on other texts they may be lower."]
+    low, high = tuned.get("interval") or (0, 0)
+    if high - low > 0.1:
+        found.append(f"With {scores.get('n', 0)} test rows the score is known to {high - low:.2f} only.")
+    if tuned.get("parse_failures"):
+        found.append(f"{tuned['parse_failures']} answers to the test rows were none of the labels.")
+    found.append(
+        f"Trained on at most {config.max_length} tokens a row. Nothing was measured about bias or safety."
+    )
+    return found
 
 
 def _scores(scores: dict[str, Any], tuned: dict[str, Any]) -> str:
@@ -201,7 +241,10 @@ def _number(of: dict[str, Any], name: str) -> str:
     return f"{of[name]:.3f}{spread}"
 
 
-def _base(config: RunConfig) -> str:
+def _base(config: RunConfig, public: str = "") -> str:
+    """The base model's name: inside a project by its folder, on a card as others may know it."""
+    if public:
+        return "A small model made from scratch," if public == STARTER else public
     return "base_model" if config.base_model == STARTER else config.base_model
 
 
@@ -210,5 +253,5 @@ def _short(text: str, most: int = 160) -> str:
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
-def _cell(text: str) -> str:
+def _cell(text: Any) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
