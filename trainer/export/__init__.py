@@ -119,7 +119,7 @@ def _push(folder: RunFolder, hub: dict[str, Any] | None) -> dict[str, Any]:
     from trainer.export import hub as repository
 
     folder.set_status(stage="upload", step=0, total_steps=None)
-    made = repository.plan(folder, **(hub or {}))
+    made = repository.plan(folder, **{"repo": "", **(hub or {})})
     address = repository.send(made, _reporter(folder, 1_000_000))
     repository.note(made, address)
     return {"hub": address}
