@@ -103,7 +103,8 @@ def test_too_little_disk_is_told_before_anything_is_written(finished, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"to": "hub"}, "choose one of merged, adapter, gguf, ollama"),
+        ({"to": "cloud"}, "choose one of merged, adapter, gguf, ollama"),
+        ({"to": "hub"}, "write OWNER/NAME"),
         ({"to": "gguf", "quantize": "q4_K_M"}, "with --to gguf q8_0"),
         ({"to": "ollama", "quantize": "q2_K"}, "one of q8_0, q4_K_M, q4_K_S"),
         ({"to": "ollama", "name": "評論:v1"}, "ASCII letters"),
