@@ -14,7 +14,7 @@ from typing import Any
 from assistant.rules import decide
 from kb.facts import ModelCard, table
 from trainer.config import STARTER
-from trainer.estimate import FP32, Shape, Stack, adapter_params, cpu_stack, memory, starter_shape
+from trainer.estimate import BF16, FP32, Shape, Stack, adapter_params, cpu_stack, memory, starter_shape
 
 PAIRED = ("dpo", "orpo", "simpo", "reward")  # chosen and rejected go through the model together
 
@@ -145,6 +145,8 @@ def model_facts(candidate: Candidate, facts: dict[str, Any]) -> dict[str, Any]:
         "model_superseded_by": card.superseded_by if card else None,
         "model_knows_language": knows(card, facts["language"]) if card else None,
         "params_per_rank": adapter_params(shape, 1),
+        # keys and values of one token in 16 bits
+        "model_cache_bytes": 2 * shape.layers * shape.kv_heads * shape.head_dim * BF16,
     }
 
 

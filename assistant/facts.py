@@ -22,7 +22,7 @@ DERIVED = (
     "unknown_gpu", "labels", "label_list", "rows_per_class", "multi_turn", "p95", "longest", "completion_longest",
     "task_name", "data_file", "duplicates", "model_named", "model_hub", "model_b", "model_context", "model_moe",
     "model_knows_language", "model_superseded", "model_superseded_by", "model_kind", "model_thinking",
-    "model_licence", "model_listed", "params_per_rank", "fits_full", "fits_lora", "fits_qlora", "batch_fits", "fits",
+    "model_licence", "model_listed", "model_cache_bytes", "params_per_rank", "fits_full", "fits_lora", "fits_qlora", "batch_fits", "fits",
     "memory_gb", "memory_high_gb", "usable_gb", "steps", "hours", "base_model_given", "cpu_cores",
     "named", "label_tokens", "model_size_guessed", "available_gb", "preset", "host_needed_gb", "disk_needed_gb", "disk_free_gb", "host_ram_gb",
     "hours_high", "served_gb", "test_rows", "has_test", "absent_in_train", "absent_in_test", "duplicate_share", "conflicts",

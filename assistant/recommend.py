@@ -40,7 +40,7 @@ ASSUMED_MACHINE = ("gpus", "gpu_vram_gb", "bf16", "ram_gb", "headroom", "headroo
 ASSUMED_DATA = ("train_rows", "avg_tokens", "avg_completion_tokens")
 PLANS = ("safe", "recommended", "best")
 WANTED = ("families", "kinds", "serve_gb_per_second", "serve_gflops", "target_b", "length_needed")
-RESULTS = ("answer_ms", "score_points", "head_better")
+RESULTS = ("rollout_gb", "answer_ms", "score_points", "head_better")
 # RunConfig's fields in the order in which one depends on another. A field that no rule speaks of is left out.
 BEFORE_STEPS = (
     "base_model", "starter_hidden_size", "starter_layers", "starter_vocab_size", "peft", "precision", "optim", "r",

@@ -39,7 +39,7 @@ COUNTS: list[tuple[str, str]] = [
     ("thumbs_up", r"(?:thumbs?[- ]?ups?|likes|upvotes?)"),
     ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?題)"),
     ("verifier_prompts", r"(?:[\w-]+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:[\w-]+\s+){0,6}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
-    ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|說明書|说明书|网页|網頁|判例|規範|规范|指引|指南|守則|守则|校規|校规|條例|条例))"),
+    ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|文獻|文献|論文|论文|說明書|说明书|网页|網頁|判例|規範|规范|指引|指南|守則|守则|校規|校规|條例|条例))"),
     ("docs", r"本\s*(?:[^\s，。,]{0,4}?)(?:小說|小说|書|书|課本|课本|教材)"),
     ("docs", r"(?:[A-Za-z-]+\s+){0,3}(?:documents?|docs|pdfs?|manuals?|pages|articles|policies|wiki|handbooks?|books)\b"),
     ("docs", r"-page\b"),
@@ -49,6 +49,9 @@ COUNTS: list[tuple[str, str]] = [
     ("rows", rf"(?:[A-Za-z'/-]+\s+){{0,5}}?(?:{NOUNS})\b"),
     ("rows", r"(?:[A-Za-z'/-]+\s+){1,5}?(?:labell?ed|annotated|tagged|categori[sz]ed)\b"),
 ]  # fmt: skip
+# 「標註了 7000 對偏好」 counts pairs, though 「標註了 7000」 counts rows.
+PAIRS_FOLLOW = rf"^{ABOUT}{COUNTS[0][1]}"
+ARTICLE = r"articles|文章|文獻|文献|論文|论文"
 # The other way round: the name first, then the number.
 NAMED_COUNTS: list[tuple[str, str]] = [
     ("rows", rf"(?:已)?(?:{LABELLED})(?:了|好了|過|过)?\s*(?:有|約|约|:|：)?\s*"),
@@ -115,10 +118,10 @@ NO_GPU = r"(?:沒有|没有|沒|没|無|无|不用)\s*(?:任何)?\s*(?:GPU|獨�
 SENSITIVE = r"敏感|機密|机密|涉密|保密|內網|内网|不得(?:外|上雲|上云|離開|离开|流出)|不出(?:院|公司|門|门)|air[- ]?gap|\bNDA\b|隱私|隐私|病歷|病历|個資|个资|不能(?:外|上雲|上云|離開|离开)|不可(?:外|上雲|上云)|confidential|sensitive|\bPII\b|HIPAA|GDPR|must not leave|cannot leave|can't leave|on[- ]prem|private data|patient"
 DAILY = r"每天|每日|天天|隨時|随时|即時|实时|daily|every day|each day|hourly|real[- ]?time"
 WEEKLY = r"每週|每周|每星期|每月|每個月|每个月|每季|每半年|quarterly|经常|經常|常常|weekly|every week|monthly|every month|often|frequently"
-CHANGES = r"更新|修訂|修订|調整|调整|amend|變|变|改|異動|新增|新的|updat|chang|new\b|revis|refresh|stale"
+CHANGES = r"更新|修訂|修订|調整|调整|amend|變|变|改|異動|新增|新的|編輯|编辑|\bedit|updat|chang|new\b|revis|refresh|stale"
 STATIC = r"(?:幾乎|几乎)?不(?:太|常)?(?:更新|改|變|变)|不會變|不会变|不變|不变|固定不|很少(?:更新|變|变)|static|never chang|does not change|doesn't change|rarely chang"
 COT = r"推理過程|推理过程|思考過程|思考过程|思維鏈|思维链|思考鏈|解題步驟|解题步骤|chain[- ]of[- ]thought|\bCoT\b|reasoning trace|step[- ]by[- ]step (?:solution|answer)"
-SFT_DONE = r"已[^，。,;；?？]{0,20}?(?:做過|做过|做完|完成|跑過|跑过)(?:了)?\s*(?:一次|一輪|一轮)?\s*(?:SFT|監督式?微調|监督微调|微調|微调)|(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|on top of (?:our|the|an?)\s+SFT|already\s+(?:been\s+)?(?:did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed|(?:微調|微调)(?:之)?(?:後|后)|after fine-?tuning"
+SFT_DONE = r"已[^，。,;；?？]{0,20}?(?:做過|做过|做完|完成|跑過|跑过)(?:了)?\s*(?:一次|一輪|一轮)?\s*(?:SFT|監督式?微調|监督微调|微調|微调)|(?:已|已經|已经)(?:經|经)?(?:做過|做过|做完|完成|跑過|跑过)?\s*(?:了)?\s*(?:SFT|監督式?微調|监督微调|微調過|微调过)|(?:SFT|微調|微调)(?:已|已經|已经)?(?:做完|完成)|on top of (?:our|the|an?)\s+SFT|already\s+(?:been\s+|gone\s+|went\s+)?(?:through\s+|had\s+|finished\s+|completed\s+|did\s+|done\s+|ran\s+)?(?:an?\s+)?(?:SFT|fine-?tuned|instruction-tuned)|after SFT|sft[- ]?(?:is\s+)?done|SFT'?ed|(?:微調|微调)(?:之)?(?:後|后)|after fine-?tuning"
 MODEL = r"\b((?:[\w.-]+/)?(?:Qwen|QwQ|Llama|Gemma|Mistral|Mixtral|Ministral|DeepSeek|Phi|gpt-oss|SmolLM|Yi|GLM|ChatGLM|Baichuan|InternLM|Falcon|OLMo|TAIDE|Breeze)[\w.]*(?:[- ](?!\d+\s?GB)[\w.]*\d[\w.]*)*(?:-(?:Instruct|Chat|Base|Thinking|it|mini|Distill)[\w.-]*)*)"
 MODEL_SIZE = r"(\d+(?:\.\d+)?)\s?[Bb](?![A-Za-z])"
 
@@ -207,11 +210,13 @@ def _counts(text: str, task: str | None) -> dict[str, int]:
                 continue
             if key == "rows" and (value < 10 and not match["n"].strip().isdigit()):
                 continue  # "one of our ... emails", 「一句」
+            if key == "rows" and _has(PAIRS_FOLLOW, text[span[1] :]):
+                continue
             if key == "rows" and (_has(STREAM, text[: span[0]]) or _has(STREAM_AFTER, text[span[1] :])):
                 continue
             found[key] = int(value)
             taken.append(span)
-    if task in ROW_TASKS and "rows" not in found and found.get("docs") and _has(r"articles|文章", text):
+    if task in ROW_TASKS and "rows" not in found and found.get("docs") and _has(ARTICLE, text):
         found["rows"] = found.pop("docs")  # articles to summarise are rows, a wiki to ask is documents
     if classes := _class_counts(text):
         found["rows"] = sum(classes)
