@@ -19,6 +19,8 @@ CURVE = (
     "loss", "eval_loss", "learning_rate", "grad_norm", "epoch", "mean_token_accuracy", "eval_mean_token_accuracy",
     "num_tokens", "entropy", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected",
     "eval_rewards/accuracies", "eval_rewards/margins", "eval_runtime",
+    "reward", "reward_std", "kl", "completions/mean_length", "frac_reward_zero_std",  # on rewards
+    "accuracy", "margin", "mean_reward", "eval_accuracy", "eval_margin", "eval_macro_f1", "eval_reward",  # heads
 )  # fmt: skip
 STATUS_EVERY = 1.0  # seconds between writes of status.json while training
 

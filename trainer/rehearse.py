@@ -22,6 +22,8 @@ from trainer import runs
 from trainer.config import STARTER, RunConfig, UserError, write_atomic
 from trainer.data.convert import Row, contents
 from trainer.jobs import Jobs
+from trainer.methods import KINDS, METHODS
+from trainer.methods import check as check_methods
 from trainer.runs import RunFolder, Superseded
 
 STEPS = 3
@@ -72,6 +74,8 @@ SAID: dict[str, tuple[str, str]] = {
     "parity": ("the prompt and {same} of {rows} answers are the same", "提示相同，{rows} 筆中有 {same} 筆回答相同"),
     "parity_bad": ("only {same} of {rows} answers are the same. {cause}", "只有 {same}／{rows} 筆回答相同。{cause}"),
     "chat": ("llama.cpp answers: {text!r} (from a random model)", "llama.cpp 有回應：{text!r}（來自隨機模型）"),
+    "not_merged": ("virtual tokens ({peft}) stay beside the base: no GGUF file, no Ollama", "虛擬 token（{peft}）只能放在基礎模型旁：沒有 GGUF，也不能用 Ollama"),
+    "no_words": ("a model that gives labels or scores, not words: it stays in transformers", "輸出標籤或分數、而非文字的模型：只在 transformers 中使用"),
     "no_chat": ("no question in this data to ask", "這份資料沒有可問的問題"),
     "error": ("{error}", "{error}"),
     "skipped": ("not reached", "未執行"),
@@ -110,6 +114,10 @@ def rehearsed(config: RunConfig, folder: Path) -> RunConfig:
     }
     if config.base_model != STARTER:
         changes["base_model"] = str(folder / "base")
+    if (
+        METHODS[config.method].shape == "prompts"
+    ):  # whole groups of answers, and a teacher of the same vocabulary
+        changes |= {"num_generations": 2, "batch_size": 2, "teacher_model": str(folder / "base")}
     if "8bit" in config.optim:  # bitsandbytes has its optimizers on a GPU only
         changes["optim"] = "adamw_torch"
     return config.model_copy(update=changes)
@@ -194,7 +202,7 @@ def perform(folder: RunFolder, should_stop: Callable[[], bool] = lambda: False) 
 
 def _prepare(folder: RunFolder, config: RunConfig, findings: Findings) -> None:
     """Data, model, template and lengths; leaves RUN/base and the longest rows frozen in RUN/data."""
-    from trainer import base, methods
+    from trainer import base
     from trainer.data.stage import freeze, stage
     from trainer.data.tokens import fit
     from trainer.miniature import describe, make_miniature
@@ -202,7 +210,7 @@ def _prepare(folder: RunFolder, config: RunConfig, findings: Findings) -> None:
 
     folder.set_status(stage="data", message="")
     with findings.step("data"):
-        methods.check(config)
+        check_methods(config)
         staged = stage(config)
     parts = {name: getattr(staged.splits, name) for name in ("train", "eval", "test")}
     faults = ", ".join(f"{kind} {count}" for kind, count in staged.card["faults"].items() if count) or "0"
@@ -333,8 +341,19 @@ def _train(folder: RunFolder, findings: Findings, should_stop: Callable[[], bool
 def _export(folder: RunFolder, findings: Findings) -> None:
     from trainer.export import export
 
+    config = folder.config()
+    if not KINDS[config.peft].merges:
+        for check in ("merge", "gguf", "parity", "chat"):
+            findings.add(check, "attention", "not_merged", peft=config.peft)
+        raise Ended
+    words = METHODS[config.method].output == "text"
     with findings.step(lambda: {"gguf": "gguf", "parity": "parity"}.get(folder.status()["stage"], "merge")):
-        made = export(folder, "gguf")
+        made = export(folder, "gguf" if words else "merged")
+    if not words:
+        findings.add("merge", "ok", "merge")
+        for check in ("gguf", "parity", "chat"):
+            findings.add(check, "ok", "no_words")
+        raise Ended
     findings.add("merge", "ok", "merge")
     findings.add("gguf", "ok", "gguf", mb=made["gguf"].stat().st_size / 1e6)
     parity = made["parity"]

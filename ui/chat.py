@@ -6,12 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kb.errors import UserError
 from trainer import runs
 from trainer.data.convert import instructed
+from trainer.methods import METHODS
 from ui.home import Home
 
 Talk = Callable[..., Iterator[str]]
@@ -55,6 +57,23 @@ def task_messages(folder: Any, history: list[dict[str, str]]) -> list[dict[str, 
     if config.system_prompt:
         messages.insert(0, {"role": "system", "content": config.system_prompt})
     return messages
+
+
+def judged(folder: Any, text: str) -> str:
+    """What a classifier run says of a text: its labels, the likeliest first, a line each. Raises UserError."""
+    if METHODS[folder.config().method].output == "score":
+        raise UserError(
+            f"{folder.id}: a reward model scores pairs of answers, it does not chat; see its scores"
+        )
+    shares = _classifier(folder.path, folder).probabilities(text)
+    return "\n".join(f"{label}  {100 * share:.1f} %" for label, share in shares.items())
+
+
+@lru_cache(maxsize=1)
+def _classifier(path: Path, folder: Any) -> Any:
+    from trainer.classifier import Classifier
+
+    return Classifier(folder)
 
 
 @contextmanager
@@ -117,6 +136,8 @@ def _in_process(home: Home, name: str, engines: Engines) -> Talk:
         engine = engines.get(Path(name))
         return lambda history, **options: engine.chat(history, **options)
     folder = runs.find(home.tasks, name)
+    if METHODS[folder.config().method].output != "text":
+        return lambda history, **options: iter([judged(folder, history[-1]["content"])])
     gguf = folder.path / "export" / "model.gguf"
     if not gguf.exists():
         raise UserError(f"{name} is not exported yet; run: tunesmith export {name} --to gguf")

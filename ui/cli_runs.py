@@ -226,7 +226,16 @@ def absolute_paths(wanted, base: Path) -> dict[str, str]:
         if value and not Path(value).is_absolute():
             beside = base / value
             changes[field] = str(beside if beside.exists() else Path(value).resolve())
-    return changes
+    return changes | {"rewards": [_absolute_reward(spec, base) for spec in wanted.rewards]}
+
+
+def _absolute_reward(spec: str, base: Path) -> str:
+    """The same of the file that a reward names: json:SCHEMA.json, 0.5*file:REWARD.py."""
+    head, colon, name = spec.partition(":")
+    kind = head.rpartition("*")[2].strip()
+    if kind in ("file", "json") and name and (base / name).is_file():
+        return f"{head}{colon}{(base / name).resolve()}"
+    return spec
 
 
 def follow(folder, as_json: bool = False, kind: str = "train", board=None, quiet: bool = False) -> None:

@@ -183,6 +183,14 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
         "Ollama does not answer at {host}; llama.cpp runs the same file here. Install Ollama from ollama.com.",
         "Ollama 在 {host} 沒有回應；這裡由 llama.cpp 執行同一個檔案。可到 ollama.com 安裝 Ollama。",
     ),
+    "test.classifier": (
+        "A classifier or reward model: it gives labels with probabilities, or scores; no words, and no export is needed. Type a text.",
+        "這是分類器或獎勵模型：輸出標籤與機率，或分數，不產生文字，也不需匯出。請輸入一段文字。",
+    ),
+    "test.head_base": (
+        "The base model has no head for these labels; there is nothing to compare.",
+        "基礎模型沒有這些標籤的輸出頭，無從比較。",
+    ),
     "test.base_missing": ("The base model was not exported.", "基底模型尚未匯出。"),
     "unit.seconds": ("{n} s", "{n} 秒"),
     "unit.minutes": ("{n} min", "{n} 分鐘"),

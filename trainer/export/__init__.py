@@ -63,6 +63,7 @@ def _export(
     from trainer.export.push import check_name, server_at, server_with
 
     server = None
+    _check_kind(folder, folder.config(), to)
     _check_quantize(to, quantize)
     if to in ("gptq", "awq"):
         from trainer.export.gptq import check_gpu
@@ -77,7 +78,6 @@ def _export(
     if to == "ollama":
         server = server_at(host)
     config = folder.config()
-    _check_kind(folder, config, to)
     if to == "adapter":
         return _write_adapter(folder, config)
     _check_disk(folder, config, to, quantize)

@@ -11,8 +11,9 @@ import gradio as gr
 
 from kb.errors import UserError
 from trainer import runs
+from trainer.methods import METHODS
 from ui import render, render_runs, render_verify
-from ui.chat import ollama_chat, task_messages
+from ui.chat import judged, ollama_chat, task_messages
 from ui.context import Context
 from ui.i18n import Translate
 from ui.tabs import served
@@ -163,6 +164,8 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) 
             html += render_runs.parity(parity, lang, t)
             costs = render_verify.cost_lines(report_of(folder, "quantized"), t)
             html += "".join(render.note(line) for line in costs)
+    elif METHODS[folder.config().method].output != "text":
+        html = render.note(t("test.classifier"))
     else:
         html = render.note(t("test.not_exported", button=t("test.export")))
     return [now, gr.Dropdown(choices=ids, value=chosen), html]
@@ -190,7 +193,10 @@ def converse(context, lang, t, message, run_id, engine, options, task_prompt, hi
         text = ""
         try:
             folder = runs.find(context.home.tasks, run_id)
-            messages = task_messages(folder, history[side]) if task_prompt else history[side]
+            words = (
+                METHODS[folder.config().method].output == "text"
+            )  # a head puts the run's instruction there itself
+            messages = task_messages(folder, history[side]) if task_prompt and words else history[side]
             for piece in talk(context, t, folder, side, engine, messages, options):
                 text += piece
                 view[side] = bubbles([*history[side], {"role": "assistant", "content": text}])
@@ -210,6 +216,11 @@ def talk(
     context: Context, t: Translate, folder: Any, side: str, engine: str, messages: list, options: dict
 ) -> Iterator[str]:
     """Stream one model's answer. The base always runs in llama.cpp; Ollama holds only what was exported to it."""
+    if METHODS[folder.config().method].output != "text":
+        if side == "base":
+            raise UserError(t("test.head_base"))
+        yield judged(folder, messages[-1]["content"])
+        return
     if engine == "ollama" and side == "tuned":
         from trainer.export.ollama import Ollama
 
