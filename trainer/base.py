@@ -259,35 +259,17 @@ def load_model(
     quantisation; bitsandbytes' own defaults are FP4 and float32. `labels` give it a head with an output for
     each instead of the words' one; () the head that the folder has. Raises UserError.
     """
-    import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     shared = training and config.world_size > 1  # each of several processes has a card of its own
     place = f"cuda:{os.environ['LOCAL_RANK']}" if shared and device == "cuda" else device
     divided = shared and config.parallel in ("fsdp2", "zero3")  # then the library moves the weights
-    bf16 = uses_bf16(config, device)
-    full = training and config.peft == "full"
-    dtype = torch.bfloat16 if bf16 and not full else torch.float32
-    options: dict[str, Any] = {}
-    if config.peft in NF4 and quantised:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            # A new head is trained in full; the output of a causal model is left out by transformers itself.
-            llm_int8_skip_modules=None if labels is None else ["score", "classifier"],
-        )
-    if labels:
-        options |= {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {name: i for i, name in enumerate(labels)},
-        }
-    loader = AutoModelForCausalLM if labels is None else AutoModelForSequenceClassification
+    options, head = _loading(config, device, training, labels, quantised), labels is not None
+    loader = AutoModelForSequenceClassification if head else AutoModelForCausalLM
     try:
         model, found = loader.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, device_map=None if divided else {"": place},
+            path, use_safetensors=True, trust_remote_code=False, device_map=None if divided else {"": place},
             output_loading_info=True, **options,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -310,6 +292,33 @@ def load_model(
         _tell_what_stays(model)
     model.config.use_cache = not training
     return model
+
+
+def _loading(
+    config: RunConfig, device: str, training: bool, labels: Sequence[str] | None, quantised: bool
+) -> dict[str, Any]:
+    """dtype, quantisation and labels as `from_pretrained` takes them."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    full = training and config.peft == "full"
+    dtype = torch.bfloat16 if uses_bf16(config, device) and not full else torch.float32
+    options: dict[str, Any] = {"dtype": dtype}
+    if config.peft in NF4 and quantised:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            # A new head is trained in full; the output of a causal model is left out by transformers itself.
+            llm_int8_skip_modules=None if labels is None else ["score", "classifier"],
+        )
+    if labels:
+        options |= {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {name: i for i, name in enumerate(labels)},
+        }
+    return options
 
 
 def _tell_what_stays(model: Any) -> None:

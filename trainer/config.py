@@ -51,10 +51,9 @@ class RunConfig(BaseModel):
     )
     method: str = _field("sft", en="training method", zh="訓練方法")
     peft: str = _field(
-        "lora",
-        en="which weights are trained: all (full), the last blocks (freeze), or a kind of adapter",
+        "lora", en="which weights are trained: all (full), the last blocks (freeze), or a kind of adapter",
         zh="訓練哪些權重：全部（full）、最後幾層（freeze），或某一種適配器",
-    )
+    )  # fmt: skip
     base_model: str = _field(
         en="Hub id, local folder, or 'starter' for a small model made from scratch",
         zh="Hub 上的 id、本機資料夾，或 starter（從零建立的小模型）",
@@ -77,15 +76,13 @@ class RunConfig(BaseModel):
     # data
     train_file: str = _field(en="path of the training rows", zh="訓練資料的路徑")
     eval_file: str | None = _field(
-        None,
-        en="rows for evaluation while training; None: split from train_file",
+        None, en="rows for evaluation while training; None: split from train_file",
         zh="訓練中評估用的資料；留空則從訓練資料切出",
-    )
+    )  # fmt: skip
     test_file: str | None = _field(
-        None,
-        en="held-out rows for the final score; None: split from train_file",
+        None, en="held-out rows for the final score; None: split from train_file",
         zh="最後評分用的保留資料；留空則從訓練資料切出",
-    )
+    )  # fmt: skip
     eval_fraction: float = _field(
         0.05, ge=0, le=0.5, en="share of rows split off for evaluation", zh="切作訓練中評估的比例"
     )
@@ -96,24 +93,19 @@ class RunConfig(BaseModel):
         "", en="system message put before every row; empty for none", zh="每筆資料前的系統訊息；留空表示沒有"
     )
     instruction: str = _field(
-        "",
-        en="put before the text of text+label rows; empty for none",
+        "", en="put before the text of text+label rows; empty for none",
         zh="放在「文字＋標籤」資料的文字之前的指示；留空表示沒有",
-    )
+    )  # fmt: skip
 
     # tokens
     max_length: int = _field(
-        1024,
-        ge=8,
-        le=1_048_576,
-        en="tokens a row; the user's text is cut so that the answer stays",
+        1024, ge=8, le=1_048_576, en="tokens a row; the user's text is cut so that the answer stays",
         zh="每筆的 token 上限；超過時截短使用者的文字，保住答案",
-    )
+    )  # fmt: skip
     loss_on: Literal["completion", "assistant", "all"] = _field(
-        "completion",
-        en="tokens that carry loss: the last answer, all assistant turns, or everything",
+        "completion", en="tokens that carry loss: the last answer, all assistant turns, or everything",
         zh="哪些 token 計算損失：最後的回答、所有助理發言，或全部",
-    )
+    )  # fmt: skip
     packing: bool = _field(
         False, en="fill rows up to max_length with several examples", zh="把多筆資料拼到 max_length"
     )
@@ -152,17 +144,13 @@ class RunConfig(BaseModel):
         zh="最佳化器；galore 與 apollo 以秩為 r 的投影訓練全部權重",
     )  # fmt: skip
     neftune_noise_alpha: float | None = _field(
-        None,
-        ge=0,
-        le=100,
-        en="noise on embeddings while training; None for none",
+        None, ge=0, le=100, en="noise on embeddings while training; None for none",
         zh="訓練時加在嵌入上的雜訊；留空表示沒有",
-    )
+    )  # fmt: skip
     gradient_checkpointing: bool = _field(
-        True,
-        en="recompute activations in the backward pass to save memory",
+        True, en="recompute activations in the backward pass to save memory",
         zh="反向傳播時重算激活值以節省記憶體",
-    )
+    )  # fmt: skip
     precision: Literal["auto", "bf16", "fp32"] = _field(
         "auto", en="auto: bf16 where the device has it", zh="auto：裝置支援時用 bf16"
     )
@@ -174,12 +162,9 @@ class RunConfig(BaseModel):
         zh="適配器的秩；oft：區塊大小",
     )  # fmt: skip
     lora_alpha: int = _field(
-        32,
-        ge=1,
-        le=4096,
-        en="scale of the adapters; the update is multiplied by alpha / r",
+        32, ge=1, le=4096, en="scale of the adapters; the update is multiplied by alpha / r",
         zh="適配器的縮放；更新量乘以 alpha / r",
-    )
+    )  # fmt: skip
     lora_dropout: float = _field(
         0.0, ge=0, lt=1, en="dropout on the adapters' input", zh="適配器輸入的 dropout"
     )
@@ -280,29 +265,21 @@ class RunConfig(BaseModel):
     )
 
     processes: int = _field(
-        1,
-        ge=1,
-        le=64,
-        en="processes that train together on a machine, one a GPU; each takes its own batch_size rows",
+        1, ge=1, le=64, en="processes that train together on a machine, one a GPU; each takes its own batch_size rows",
         zh="一台機器上一起訓練的程序數，一個 GPU 一個；每個程序各取 batch_size 筆",
-    )
+    )  # fmt: skip
     machines: int = _field(
-        1,
-        ge=1,
-        le=64,
-        en="machines that train together; more than one needs ray or slurm",
+        1, ge=1, le=64, en="machines that train together; more than one needs ray or slurm",
         zh="一起訓練的機器數；多於一台需要 ray 或 slurm",
-    )
+    )  # fmt: skip
     parallel: Literal["ddp", "fsdp2", "zero1", "zero2", "zero3"] = _field(
-        "ddp",
-        en="what several processes divide: ddp only the rows, the others optimizer states, gradients or weights too",
+        "ddp", en="what several processes divide: ddp only the rows, the others optimizer states, gradients or weights too",
         zh="多個程序分攤什麼：ddp 只分資料；其餘再分最佳化器狀態、梯度或權重",
-    )
+    )  # fmt: skip
     offload: bool = _field(
-        False,
-        en="fsdp2 and zero: keep the divided parts in main memory, slower",
+        False, en="fsdp2 and zero: keep the divided parts in main memory, slower",
         zh="fsdp2 與 zero：把分攤的部分放在主記憶體，較慢",
-    )
+    )  # fmt: skip
 
     @field_validator("task")
     @classmethod
@@ -313,25 +290,12 @@ class RunConfig(BaseModel):
             )
         return value
 
-    @field_validator("method")
+    @field_validator("method", "peft")
     @classmethod
-    def _method_is_known(cls, value: str) -> str:
-        from trainer.methods import METHODS  # the methods import this module
+    def _is_known(cls, value: str, info: ValidationInfo) -> str:
+        from trainer.methods import known  # the methods import this module
 
-        value = {"classification": "classify"}.get(value, value)
-        if value not in METHODS:
-            raise ValueError(f"unknown method; choose one of: {', '.join(METHODS)}")
-        return value
-
-    @field_validator("peft")
-    @classmethod
-    def _peft_is_known(cls, value: str) -> str:
-        from trainer.methods.kinds import KINDS
-
-        value = {"lora+": "loraplus", "p-tuning": "ptuning"}.get(value, value)
-        if value not in KINDS:
-            raise ValueError(f"unknown kind; choose one of: {', '.join(KINDS)}")
-        return value
+        return known(info.field_name or "", value)
 
     @field_validator("beta")
     @classmethod

@@ -56,6 +56,18 @@ METHODS: dict[str, MethodEntry] = {
     "classify": MethodEntry(classify.build, "turns", "transformers.AutoModelForSequenceClassification", output="labels", virtual=False),
 }  # fmt: skip
 
+# Other names under which runs and the advice may know them.
+ALSO = {"classification": "classify", "lora+": "loraplus", "p-tuning": "ptuning"}
+
+
+def known(field: str, name: str) -> str:
+    """The key of METHODS or KINDS that `name` stands for. Raises ValueError that lists them."""
+    table: dict[str, Any] = METHODS if field == "method" else KINDS
+    name = ALSO.get(name, name)
+    if name not in table:
+        raise ValueError(f"unknown {field}; choose one of: {', '.join(table)}")
+    return name
+
 
 def require_trainable(name: str) -> MethodEntry:
     """The entry of a method. Raises UserError that lists what can be trained."""
