@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 4 << 20
-LONGEST_LINE = 64 << 20
+LONGEST_LINE = 16 << 20  # some four million tokens: no row to train on
 LONGEST_NUMBER = 4000  # digits; Python refuses to read more than 4,300 as an int
 DEEPEST = 500  # levels; the C decoder would read twice as many, what works on rows not
 
@@ -65,7 +65,7 @@ def blocks(path: Path, seen: Callable[[bytes], None] = lambda data: None) -> Ite
                 fault = Fault(
                     "line_too_long",
                     first,
-                    f":{first}: a line of {size >> 20} MB; divide the text into rows of less than 64 MB",
+                    f":{first}: a line of {size >> 20} MB; divide the text into rows of less than {LONGEST_LINE >> 20} MB",
                 )
                 yield Block(first, offset, b"\n", faults=[fault])
                 first, offset = first + 1, offset + size
@@ -173,11 +173,17 @@ def loader(mended: Counter[str]) -> Callable[[str], Any]:
         mended["nan"] += 1
 
     def whole(digits: str) -> Any:
-        return int(digits) if len(digits) <= LONGEST_NUMBER else digits
+        if len(digits) <= LONGEST_NUMBER:
+            return int(digits)
+        mended["huge_number"] += 1
+        return digits
 
     def real(digits: str) -> Any:
         value = float(digits)
-        return value if math.isfinite(value) else digits
+        if math.isfinite(value):
+            return value
+        mended["huge_number"] += 1
+        return digits
 
     # The hooks leave the decoder written in C in use.
     return json.JSONDecoder(
