@@ -27,6 +27,8 @@ MADE_ELSEWHERE = {
     ),
     "self._reason(response.read())": "{}: llama.cpp refused the request: {}",
     "self._reason(json.dumps(event).encode())": "{}: llama.cpp refused the request: {}",
+    "_reason(error, push)": "{}: the Hub answered {}; push again to go on where it stopped",
+    "why": "{}: {}",  # terms.refusal, several sentences
     "_refusal(folder, adapter, difference, dtype, tied)": (
         "{}: the merged model computes something else than base + adapter (logits differ by {} of their spread, {} "
         "allows {}); keep the adapter apart and report this"
