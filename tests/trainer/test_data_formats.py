@@ -7,6 +7,7 @@ import pytest
 from trainer.config import UserError
 from trainer.data import preview, profile
 from trainer.data.entities import from_spans, from_tags, joined
+from trainer.data.read import source
 
 
 def first(path):
@@ -106,3 +107,33 @@ def test_annotated_rows_are_understood_and_bad_ones_counted(tmp_path):
         {"text": "Lin", "type": "person"},
         {"text": "Taipei", "type": "place"},
     ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".md", ".parquet", ".xlsx"])
+def test_a_file_is_read_row_by_row(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    rows = [{"text": f"{number} " + "a room " * 80, "label": "good"} for number in range(5000)]
+    if suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist(rows), path, compression="none", use_dictionary=False
+        )
+    elif suffix == ".xlsx":
+        import openpyxl
+
+        book = openpyxl.Workbook(write_only=True)
+        sheet = book.create_sheet()
+        for cells in [["text", "label"], *([row["text"], row["label"]] for row in rows)]:
+            sheet.append(cells)
+        book.save(path)
+    else:
+        mark = {".csv": ",", ".tsv": "\t"}.get(suffix)
+        lines = [f"{row['text']}{mark}{row['label']}" if mark else f"# {row['text']}" for row in rows]
+        path.write_text("\n".join([f"text{mark}label"] * bool(mark) + lines) + "\n")
+    size, seen = path.stat().st_size, []
+    found = source(path, seen.append).rows
+    first = next(found)
+    assert first[1]["text"].strip("# ").startswith("0 a room") and sum(seen) < size / 2
+    assert 1 + sum(1 for _ in found) == 5000 and 0.7 * size < sum(seen) <= 1.01 * size

@@ -67,7 +67,7 @@ def _first_sheet(path: Path, seen: Seen) -> Iterator[list[Any]]:
     """Rows of the first sheet that has two, read as they are asked for."""
     import openpyxl
 
-    size = path.stat().st_size
+    size, told = path.stat().st_size, 0
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {item.filename: item.file_size for item in archive.infolist()}
@@ -81,8 +81,10 @@ def _first_sheet(path: Path, seen: Seen) -> Iterator[list[Any]]:
             if len(first) == 2:
                 for number, row in enumerate(chain(first, rows), start=1):
                     yield row
-                    if sheet.max_row and number % BATCH == 0:
+                    if sheet.max_row and number % BATCH == 0 and told < size:
                         seen(size * BATCH // sheet.max_row)
+                        told += size * BATCH // sheet.max_row
+                seen(max(0, size - told))  # all at once where the sheet does not say how long it is
                 return
     except UserError:
         raise
