@@ -230,25 +230,21 @@ class RunConfig(BaseModel):
 
     # evaluation and saving
     eval_steps: int = _field(
-        0,
-        ge=0,
+        0, ge=0,
         en="updates between evaluations; 0: once an epoch",
         zh="每隔幾次更新評估一次；0 表示每個 epoch",
-    )
+    )  # fmt: skip
     save_steps: int = _field(
-        0,
-        ge=0,
+        0, ge=0,
         en="updates between checkpoints; 0: once an epoch",
         zh="每隔幾次更新存一次檢查點；0 表示每個 epoch",
-    )
+    )  # fmt: skip
     save_total_limit: int = _field(2, ge=1, le=100, en="checkpoints kept", zh="保留幾個檢查點")
     early_stopping_patience: int = _field(
-        0,
-        ge=0,
-        le=100,
+        0, ge=0, le=100,
         en="evaluations without improvement before stopping; 0: never",
         zh="連續幾次評估沒有進步就停止；0 表示不停",
-    )
+    )  # fmt: skip
     logging_steps: int = _field(
         5, ge=1, en="updates between points of the curve", zh="曲線上每個點相隔的更新次數"
     )
@@ -256,6 +252,17 @@ class RunConfig(BaseModel):
         32, ge=1, le=32768,
         en="tokens generated for each test row, and for each answer that grpo, rloo and distillation sample",
         zh="每筆測試資料生成的 token 數；也是 grpo、rloo、distillation 取樣回答的上限",
+    )  # fmt: skip
+
+    smoke: bool = _field(
+        True,
+        en="try two steps on the longest rows before training; their memory and time replace the estimate",
+        zh="訓練前先用最長的資料試跑兩步，以實測的記憶體與時間取代估計",
+    )
+    time_limit_hours: float = _field(
+        0.0, ge=0, le=10_000,
+        en="hours after which the run stops with a checkpoint; resuming grants as many again; 0: none",
+        zh="超過幾小時就存檢查點並停止；繼續後再給同樣的時數；0 表示不限",
     )  # fmt: skip
 
     # where

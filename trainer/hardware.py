@@ -99,11 +99,21 @@ def _words(name: str) -> set[str]:
     return words
 
 
-def _nvidia_smi() -> str:
+def gpu_use(index: int = 0) -> tuple[float, float] | None:
+    """(share of the last moment in which a GPU computed, GiB in use on it by everybody); None where nobody says."""
+    lines = _nvidia_smi("utilization.gpu,memory.used").splitlines()
+    try:
+        use, used = (float(part) for part in lines[index].split(","))
+    except (IndexError, ValueError):
+        return None
+    return use / 100, used / 1024
+
+
+def _nvidia_smi(query: str = QUERY) -> str:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
-    command = [program, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
+    command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
         # A hung driver must not hang the page; a machine whose driver fails trains on the CPU.
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import runs
+from trainer.launch.local import memory_kills
 from trainer.runs import ACTIVE, ENDED, STATES, RunFolder, Superseded
 
 KINDS = ("train", "evaluate", "export")
@@ -37,6 +38,8 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS one_working_job_a_device ON jobs (device) WHERE state IN {WORKING};
 CREATE UNIQUE INDEX IF NOT EXISTS one_open_job_a_run ON jobs (run, kind) WHERE state IN {ACTIVE};
 """
+
+_VERSION = 2  # of the table; an older one knows fewer states and is made again from the folders
 
 _CLAIM = f"""
 UPDATE jobs SET state = 'starting', claimed = ?, pid = NULL, pid_created = NULL
@@ -147,6 +150,7 @@ class JobStore:
             )
             now = round(time.time(), 3)
             process = {"pid": pid, "pid_created": pid_created, "started": now, "heartbeat": now}
+            process["memory_kills"] = memory_kills()
             folder.set_status(state="running", **process)
 
     def finished(self, job_id: int, folder: RunFolder, state: str, **status: Any) -> None:
@@ -191,23 +195,27 @@ class JobStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            new = not self.path.exists()
             try:
-                self._make_tables()
+                new = self._make_tables()
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:  # not a database any more; the folders know it all
                 for path in self.path.parent.glob("jobs.sqlite*"):
                     path.rename(path.with_name(f"damaged-{int(time.time())}-{path.name}"))
-                new = True
-                self._make_tables()
+                new = self._make_tables()
             if new:
                 self.rebuild()
 
-    def _make_tables(self) -> None:
+    def _make_tables(self) -> bool:
+        """Make what is missing. Returns whether the rows must be made again from the folders."""
         with contextlib.closing(sqlite3.connect(self.path, timeout=30)) as db:
             db.execute("PRAGMA journal_mode = WAL")
+            old = db.execute("PRAGMA user_version").fetchone()[0] < _VERSION
+            if old:
+                db.execute("DROP TABLE IF EXISTS jobs")
             db.executescript(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+            return old
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -149,7 +149,7 @@ class Jobs:
             state, status = _end_of_dead(job, folder)
         elif stop_overdue(folder, job.kind, GRACE):
             local.kill(job.pid, job.pid_created or 0.0)
-            state, status = "cancelled", cancelled(folder, job.kind)
+            state, status = stopped(folder, job.kind)
         elif self._silent_for(job, folder) > HUNG_SECONDS:
             local.kill(job.pid, job.pid_created or 0.0)
             state, status = "lost", coded("hung", minutes=int(HUNG_SECONDS // 60), saved=folder.saved_step())
@@ -179,15 +179,19 @@ def stop_overdue(folder: RunFolder, kind: str, grace: float) -> bool:
     return time.time() - asked > grace
 
 
-def cancelled(folder: RunFolder, kind: str) -> dict[str, Any]:
-    """Status keys of a cancelled job: where it stood and from where it can go on."""
+def stopped(folder: RunFolder, kind: str) -> tuple[str, dict[str, Any]]:
+    """State and status keys of a job that ended because it was asked to: where it stood, from where it can go on."""
+    state = folder.stop_reason(kind)
     if kind != "train":
-        return coded("cancelled_work")
+        return state, coded("cancelled_work")
     saved = folder.saved_step()
-    if not saved:
-        return coded("cancelled_unsaved")
     step = max(saved, folder.status()["step"])  # the status is a second behind
-    return {"step": step, **coded("cancelled", step=step, saved=saved)}
+    values = {"step": step, "saved": saved}
+    if state == "timeout":
+        values["hours"] = f"{folder.config().time_limit_hours:g}"
+    if not saved:
+        return state, coded(f"{state}_unsaved", **values)
+    return state, {"step": step, **coded(state, **values)}
 
 
 def _end_of_dead(job: Job, folder: RunFolder) -> tuple[str, dict[str, Any]]:
@@ -195,13 +199,16 @@ def _end_of_dead(job: Job, folder: RunFolder) -> tuple[str, dict[str, Any]]:
     if status["state"] in ENDED and status["attempt"] == job.attempt:  # died between folder and index
         return status["state"], {"finished": status["finished"]}
     if folder.stop_asked(job.kind) is not None:
-        return "cancelled", cancelled(folder, job.kind)
+        return stopped(folder, job.kind)
     if job.state == "starting":
         error = folder.log_tail(1).strip()[:200] or "it ended without a word"
         return "failed", coded("not_started", error=error)
     if job.kind != "train":
         return "lost", coded("lost_work")
     saved = folder.saved_step()
+    before, now = status["memory_kills"], local.memory_kills()
+    if before is not None and now is not None and now > before:
+        return "oom", coded("killed_for_memory", step=status["step"], saved=saved)
     return "lost", coded("lost", step=status["step"], saved=saved) if saved else coded("lost_unsaved")
 
 

@@ -79,6 +79,31 @@ MESSAGES: dict[str, dict[str, str]] = {
         "zh-TW": "第 {step} 步記憶體不足：把 batch_size（{batch_size}）減半並把 gradient_accumulation"
         "（{gradient_accumulation}）加倍、降低 max_length（{max_length}），或開啟 gradient_checkpointing",
     },
+    "oom_halved": {
+        "en": "out of memory at step {step}: goes on from step {saved} with batch_size {batch_size} and "
+        "gradient_accumulation {gradient_accumulation}, the same rows an update",
+        "zh-TW": "第 {step} 步記憶體不足：改用 batch_size {batch_size}、gradient_accumulation "
+        "{gradient_accumulation}（每次更新的資料不變），從第 {saved} 步繼續",
+    },
+    "does_not_fit": {
+        "en": "two steps on the longest rows did not fit into {room} GB, so nothing was trained; what would fit: "
+        "{changes}",
+        "zh-TW": "最長的資料試跑兩步就放不進 {room} GB，因此沒有開始訓練；放得下的改法：{changes}",
+    },
+    "killed_for_memory": {
+        "en": "the system ended the worker for want of memory at step {step}; lower batch_size or max_length in a new "
+        "version, or free memory and resume from step {saved}",
+        "zh-TW": "系統因記憶體不足，在第 {step} 步終止了工作程序；請在新版本降低 batch_size 或 max_length，"
+        "或清出記憶體後從第 {saved} 步繼續",
+    },
+    "timeout": {
+        "en": "reached its time limit of {hours} h at step {step}; resume goes on from step {saved} for as long again",
+        "zh-TW": "在第 {step} 步達到時間上限 {hours} 小時；按繼續會從第 {saved} 步再跑同樣久",
+    },
+    "timeout_unsaved": {
+        "en": "reached its time limit of {hours} h before the first checkpoint; raise time_limit_hours in a new version",
+        "zh-TW": "在第一個檢查點之前達到時間上限 {hours} 小時；請在新版本提高 time_limit_hours",
+    },
     "disk_full": {
         "en": "the disk is full ({error}); free some space, then resume",
         "zh-TW": "磁碟已滿（{error}）；請清出空間後再繼續",

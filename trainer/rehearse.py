@@ -104,6 +104,8 @@ def rehearsed(config: RunConfig, folder: Path) -> RunConfig:
         "processes": 1,
         "machines": 1,
         "parallel": "ddp",
+        "smoke": False,  # its memory is another model's
+        "time_limit_hours": 0.0,
         "max_steps": STEPS,
         "logging_steps": 1,
         "batch_size": min(config.batch_size, max(least, TOKENS // config.max_length)),

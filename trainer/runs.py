@@ -25,25 +25,32 @@ from typing import Any
 
 import yaml
 
+from trainer import checkpoints
 from trainer import config as run_config
 from trainer.config import TASK_NAME, RunConfig, UserError, write_atomic
 
 ACTIVE = ("queued", "starting", "running")
-ENDED = ("done", "failed", "cancelled", "lost")
+ENDED = ("done", "failed", "cancelled", "lost", "oom", "timeout")
 STATES = ACTIVE + ENDED
 VERSION = re.compile(r"v([1-9]\d{0,8})")
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-COMPLETE = "complete.json"  # the mark that a checkpoint was written to its end
 
 NEW_STATUS: dict[str, Any] = {
-    "state": "queued", "stage": "", "message": "", "pid": None, "pid_created": None, "attempt": 0,
+    "state": "queued", "stage": "", "message": "", "pid": None, "pid_created": None, "memory_kills": None, "attempt": 0,
     "heartbeat": None, "step": 0, "total_steps": None, "submitted": None, "started": None, "finished": None,
-    "eta_seconds": None, "code": "", "values": {}, "job": None, "args": {},
+    "eta_seconds": None, "peak_gb": None, "step_seconds": None, "code": "", "values": {}, "job": None, "args": {},
 }  # fmt: skip
 
 
 class Superseded(Exception):
     """The attempt of this writer is over, or a newer one began: it must stop and write nothing more."""
+
+
+class Ended(Exception):
+    """The work ends here, in a state of its own and with what is to be said of it."""
+
+    def __init__(self, state: str, said: dict[str, Any]) -> None:
+        super().__init__(said.get("message", ""))
+        self.state, self.said = state, said
 
 
 @dataclass(frozen=True)
@@ -163,8 +170,8 @@ class RunFolder:
     def metrics(self, since: int = -1) -> list[dict[str, Any]]:
         """Rows of the curve with step > `since`, in order of writing.
 
-        What an attempt wrote beyond the checkpoint from which the next one resumed is left out. Rows that
-        are not whole (a torn last line) are skipped.
+        What was written beyond the checkpoint from which the run went on is left out, be it another attempt or
+        the same one after a want of memory. Rows that are not whole (a torn last line) are skipped.
         """
         try:
             lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
@@ -178,7 +185,7 @@ class RunFolder:
                 step, attempt = row["step"], row.get("attempt", 0)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            if attempt > newest:
+            if attempt > newest or (attempt == newest and rows and _goes_back(rows[-1], row)):
                 rows = [old for old in rows if old["step"] < step]
                 newest = attempt
             if attempt == newest:  # a replaced worker may write one last row
@@ -201,24 +208,19 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first: those with a mark whose files all have the sizes it names."""
-        found = []
-        for path in (self.path / "checkpoints").glob("checkpoint-*"):
-            match = CHECKPOINT.fullmatch(path.name)
-            if match and is_complete(path):
-                found.append((int(match[1]), path))
-        return [path for _, path in sorted(found)]
+        return checkpoints.complete(self.path / "checkpoints")
 
     def saved_step(self) -> int:
         """Optimizer step of the last complete checkpoint; 0 when there is none."""
-        return max((int(path.name.rpartition("-")[2]) for path in self.checkpoints()), default=0)
+        return max((checkpoints.step_of(path) for path in self.checkpoints()), default=0)
 
     # asking the worker to stop
 
-    def ask_stop(self, kind: str = "train") -> None:
-        """Ask the worker of the present attempt to stop; it looks once a second."""
+    def ask_stop(self, kind: str = "train", why: str = "cancelled") -> None:
+        """Ask the worker of the present attempt to stop; it looks once a second. `why` is the state it will end in."""
         attempt = self.status(kind)["attempt"]
         if not self._stop_path(kind, attempt).exists():
-            write_atomic(self._stop_path(kind, attempt), "")
+            write_atomic(self._stop_path(kind, attempt), why)
 
     def stop_asked(self, kind: str = "train") -> float | None:
         """When the present attempt was asked to stop (unix seconds), or None."""
@@ -226,6 +228,14 @@ class RunFolder:
             return self._stop_path(kind, self.status(kind)["attempt"]).stat().st_mtime
         except FileNotFoundError:
             return None
+
+    def stop_reason(self, kind: str = "train") -> str:
+        """The state in which an attempt ends that was asked to stop: "cancelled" or "timeout"."""
+        try:
+            told = self._stop_path(kind, self.status(kind)["attempt"]).read_text().strip()
+        except OSError:
+            told = ""
+        return told if told in ENDED else "cancelled"
 
     def _stop_path(self, kind: str, attempt: int) -> Path:
         return self.status_path(kind).with_name(
@@ -260,27 +270,10 @@ class RunFolder:
         return values if isinstance(values, dict) else {}
 
 
-def mark_complete(checkpoint: Path) -> None:
-    """Mark a checkpoint as written to its end. Call after the last file is there (`on_save`).
-
-    A Trainer's checkpoint is not atomic: resuming from one without this mark may crash or start from noise.
-    """
-    sizes = {}
-    for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and path.name != COMPLETE:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            sizes[str(path.relative_to(checkpoint))] = path.stat().st_size
-    write_atomic(checkpoint / COMPLETE, json.dumps({"files": sizes}))
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint carries its mark and every file in it has the size it had then."""
-    try:
-        files = json.loads((checkpoint / COMPLETE).read_bytes())["files"]
-        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+def _goes_back(last: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether the loop began again from a checkpoint between two rows of one attempt."""
+    again = any(name in last and name in row for name in ("loss", "eval_loss"))
+    return row["step"] < last["step"] or (row["step"] == last["step"] and again)
 
 
 def create(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import logging
 import os
 import platform
@@ -21,14 +20,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer import base, progress, rate
+from trainer import base, checkpoints, memory, progress, rate, smoke
 from trainer.calibration import measured_pair, note
 from trainer.config import STARTER, RunConfig
 from trainer.data.check import Lengths
 from trainer.data.convert import Row, contents
 from trainer.data.stage import Staged, freeze, stage, thaw
 from trainer.data.tokens import fit, lengths
-from trainer.estimate import Estimate, estimate
+from trainer.estimate import estimate, run_terms, stack_of
 from trainer.evaluate import evaluate
 from trainer.generate import Stopped, head_labels
 from trainer.hardware import probe
@@ -42,13 +41,11 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "t
 LONG_RUN = 120.0  # predicted seconds from which two for a measurement of the device are worth it
 
 
-def train(
-    folder: RunFolder, should_stop: Callable[[], bool] = lambda: False, resume_from: Path | None = None
-) -> str:
-    """Run what of the run is not done yet. Returns "done", or "cancelled" when `should_stop` said so.
+def train(folder: RunFolder, should_stop: Callable[[], bool] = lambda: False) -> str:
+    """Run what of the run is not done yet, from its newest sound checkpoint if it has one.
 
-    Without `resume_from` the newest complete checkpoint is taken, if there is one. Raises UserError for what
-    the user can mend; anything else is a fault of the program.
+    Returns "done", or "cancelled" when `should_stop` said so. Raises UserError for what the user can mend, Ended
+    where it does not fit; anything else is a fault of the program.
     """
     config = folder.config()
     entry = check(config)
@@ -61,12 +58,13 @@ def train(
     base_path, tokenizer = prepare(folder, config, staged)
     _note_lineage(folder, config, staged, base_path, device)
     if not weights(folder, config).is_dir():
-        folder.set_status(stage="train")
-        checkpoint = resume_from or next(reversed(folder.checkpoints()), None)
+        checkpoints.remove_torn(folder.path / "checkpoints")
         if config.world_size > 1:
-            ended = processes.train(folder, should_stop, checkpoint)
+            folder.set_status(stage="train")
+            newest = checkpoints.newest_sound(folder.path / "checkpoints")
+            ended = processes.train(folder, should_stop, newest)
         else:
-            ended = run_loop(folder, config, base_path, tokenizer, staged, device, should_stop, checkpoint)
+            ended = _train(folder, config, base_path, tokenizer, staged, device, should_stop)
         if not ended:
             return "cancelled"
     folder.set_status(stage="evaluate", eta_seconds=None)
@@ -153,29 +151,55 @@ def _report(staged: Staged) -> None:
             print(f"{name.replace('_', ' ')}: {count}", flush=True)
 
 
+def _train(
+    folder: RunFolder, config: RunConfig, base_path: Path, tokenizer: Any, staged: Staged, device: str,
+    should_stop: Callable[[], bool],
+) -> bool:  # fmt: skip
+    """Try the longest rows, then train from the newest sound checkpoint. Raises Ended where it does not fit."""
+
+    def loop(config: RunConfig) -> bool:
+        newest = checkpoints.newest_sound(folder.path / "checkpoints")
+        return run_loop(folder, config, base_path, tokenizer, staged, device, should_stop, newest, guess)
+
+    guess = _predicted(folder, config, base_path, tokenizer, staged, device)
+    rows = rows_read(config, staged.splits.train)
+    smoke.try_out(folder, config, rows, builder(folder, base_path, tokenizer, device), guess, device)
+    folder.set_status(stage="train")
+    return memory.keep_fitting(folder, config, loop)
+
+
+def builder(folder: RunFolder, base_path: Path, tokenizer: Any, device: str) -> smoke.Build:
+    """`build(config, rows, evaluation, output, callbacks)`: the model seeded and loaded anew, and its trainer."""
+
+    def build(
+        config: RunConfig, rows: list[Row], evaluation: list[Row], output: Path, callbacks: list[Any]
+    ) -> Any:
+        import transformers
+        from transformers.trainer_callback import PrinterCallback
+
+        transformers.set_seed(config.seed)
+        model = base.load_model(base_path, config, device, labels=head_labels(folder, config))
+        entry = METHODS[config.method]
+        trainer = entry.build(config, model, tokenizer, rows, evaluation, output, device, callbacks)
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    return build
+
+
 def run_loop(
     folder: RunFolder, config: RunConfig, base_path: Path, tokenizer: Any, staged: Staged,
-    device: str, should_stop: Callable[[], bool], checkpoint: Path | None,
+    device: str, should_stop: Callable[[], bool], checkpoint: Path | None, guess: smoke.Prediction | None = None,
 ) -> bool:  # fmt: skip
     """Train and write the weights; False when stopped before the end.
 
     Of several processes each calls this with the same arguments, and the first writes (launch/rank.py).
     """
-    import torch
-    import transformers
-    from transformers.trainer_callback import PrinterCallback
-
-    transformers.set_seed(config.seed)
-    guess, where = None, device  # the estimate is of one process
-    if config.world_size == 1:
-        guess, where = _predicted(folder, config, base_path, tokenizer, staged, device)
-    model = base.load_model(base_path, config, device, labels=head_labels(folder, config))
+    guess = guess or smoke.Prediction(device)  # the estimate is of one process
     rows = rows_read(config, staged.splits.train)
-    trainer = METHODS[config.method].build(
-        config, model, tokenizer, rows, staged.splits.eval, folder.path / "checkpoints", device,
-        [progress.callback(folder, should_stop, guess)],
-    )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
+    callback = progress.callback(folder, should_stop, guess.estimate)
+    build = builder(folder, base_path, tokenizer, device)
+    trainer = build(config, rows, staged.splits.eval, folder.path / "checkpoints", [callback])
     if not config.packing and (lost := len(rows) - len(trainer.train_dataset)) > 0:
         print(f"rows whose answer does not fit max_length, left out: {lost}", flush=True)
     began = time.monotonic()
@@ -185,18 +209,16 @@ def run_loop(
     if not stopped:
         _save(trainer, tokenizer, weights(folder, config), config, base_path)
         if checkpoint is None:  # a part of a run says nothing of its time
-            _calibrate(folder, config, guess, where, device, seconds)
-    del trainer, model
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()  # evaluation loads the model again
+            _calibrate(folder, config, guess, device, seconds)
+    del trainer
+    memory.release()  # evaluation loads the model again
     return not stopped
 
 
 def _predicted(
     folder: RunFolder, config: RunConfig, base_path: Path, tokenizer: Any, staged: Staged, device: str
-) -> tuple[Estimate | None, str]:
-    """(what this run will take, its device). On a device that was never measured a long run measures it first."""
+) -> smoke.Prediction:
+    """What this run will take. On a device that was never measured a long run measures it first."""
     machine = probe()
     if device == "cpu":
         machine = dataclasses.replace(machine, gpus=[])
@@ -208,9 +230,10 @@ def _predicted(
     tokens = Lengths(sizes[len(sizes) // 2], sizes[int(0.95 * len(sizes))], sizes[-1], mean)
     try:
         shape = base.shape_of(base_path)
-    except KeyError as error:  # an architecture of other words: its runs stay out of the residuals
-        print(f"not estimated: {base_path / 'config.json'} has no {error}", flush=True)
-        return None, where
+    except (KeyError, ValueError, OverflowError) as error:
+        # An architecture of other words, whose runs stay out of the residuals, or a broken file, which loading tells.
+        print(f"not estimated: {base_path}: {type(error).__name__} {error}", flush=True)
+        return smoke.Prediction(where)
     home, count = folder.path.parents[3], len(staged.splits.train)
     measured = rate.known(home, machine)
     guess = estimate(config, shape, tokens, machine, count, rate=measured)
@@ -221,16 +244,17 @@ def _predicted(
     ):
         measured = rate.measure(home, machine)
         guess = estimate(config, shape, tokens, machine, count, rate=measured)
-    return guess, where
+    stack = stack_of(config, device == "cpu", base.uses_bf16(config, device))
+    return smoke.Prediction(where, guess, lambda other: sum(run_terms(other, shape, tokens, stack).values()))
 
 
 def _calibrate(
-    folder: RunFolder, config: RunConfig, guess: Estimate | None, where: str, device: str, seconds: float
+    folder: RunFolder, config: RunConfig, guess: smoke.Prediction, device: str, seconds: float
 ) -> None:
     """Keep what was predicted for this run beside what it took, for the intervals of later runs."""
-    if guess is not None:
-        pair = measured_pair(guess, config, where, folder.id, peak_gb(device), seconds)
-        note(folder.path.parents[3], folder.path, pair, guess.terms)
+    if guess.estimate is not None:
+        pair = measured_pair(guess.estimate, config, guess.device, folder.id, peak_gb(device), seconds)
+        note(folder.path.parents[3], folder.path, pair, guess.estimate.terms)
 
 
 def peak_gb(device: str) -> float:

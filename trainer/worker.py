@@ -21,12 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trainer import checkpoints
 from trainer.config import RunConfig, UserError
-from trainer.jobs import Jobs, cancelled, stop_overdue
+from trainer.jobs import Jobs, stop_overdue, stopped
 from trainer.launch import local
-from trainer.launch.processes import Ended
+from trainer.memory import is_out_of_memory
 from trainer.messages import MISTAKE, coded
-from trainer.runs import RunFolder, Superseded
+from trainer.runs import Ended, RunFolder, Superseded
 
 BEAT_SECONDS = 1.0
 GRACE = (
@@ -51,6 +52,10 @@ class Worker:
         self.asked = threading.Event()  # to stop
         self.polled = self.obeyed = False  # the training loop looks for it; it has seen it
         self.ended = threading.Event()
+        self.began, self.limit = (
+            time.monotonic(),
+            0.0,
+        )  # seconds that this attempt may take; 0: as long as it does
 
     def should_stop(self) -> bool:
         """What the training loop asks after every step; once true, it saves a checkpoint and returns."""
@@ -74,6 +79,8 @@ class Worker:
         while not self.ended.wait(BEAT_SECONDS):
             try:
                 self.folder.set_status(heartbeat=round(time.time(), 3))
+                if self._out_of_time():
+                    self.folder.ask_stop(self.kind, "timeout")
                 if self.folder.stop_asked(self.kind) is not None:
                     self._stop()
             except (FileNotFoundError, Superseded) as error:
@@ -83,12 +90,15 @@ class Worker:
                 print(f"heartbeat: {error}", file=sys.stderr)
             cap_log(self.folder.path / "log.txt", LOG_LIMIT)
 
+    def _out_of_time(self) -> bool:
+        return self.kind == "train" and 0 < self.limit < time.monotonic() - self.began
+
     def _stop(self) -> None:
         if not self.asked.is_set():
             self.folder.set_status(**coded("stopping"))
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         elif stop_overdue(self.folder, self.kind, GRACE):
-            self.finish("cancelled", cancelled(self.folder, self.kind))
+            self.finish(*stopped(self.folder, self.kind))
             end_process()
 
     def quit(self, why: Exception) -> None:
@@ -101,23 +111,22 @@ class Worker:
 
     def do(self, work: Work) -> tuple[str, dict[str, Any]]:
         """Run the work. Returns the state that it ended in and what to say of it."""
-        saved = self.folder.checkpoints()
+        saved = checkpoints.newest_sound(self.folder.path / "checkpoints")
         print(
-            f"attempt {self.folder.attempt}: {self.kind}",
-            f"from {saved[-1].name}" if saved else "",
-            flush=True,
+            f"attempt {self.folder.attempt}: {self.kind}", f"from {saved.name}" if saved else "", flush=True
         )
         try:
-            work(self.folder, self.should_stop, saved[-1] if saved else None)
+            work(self.folder, self.should_stop, saved)
         except (UserError, Superseded):
             raise
         except Ended as ended:
             return ended.state, ended.said
         except Exception as error:
             traceback.print_exc()
-            return "failed", explain(error, self.folder)
+            said = explain(error, self.folder)
+            return ("oom" if said["code"] == "oom" else "failed"), said
         if self.obeyed:
-            return "cancelled", cancelled(self.folder, self.kind)
+            return stopped(self.folder, self.kind)
         return "done", {"code": "", "values": {}, "message": "", "stage": ""}
 
     def finish(self, state: str, said: dict[str, Any]) -> None:
@@ -139,7 +148,7 @@ def run(path: Path, kind: str, job: int, attempt: int, work: Work | None = None)
         try:
             state, said = _attempt(worker, work)
         except Stopped:
-            state, said = "cancelled", cancelled(worker.folder, kind)
+            state, said = stopped(worker.folder, kind)
         if not path.is_dir():
             worker.quit(FileNotFoundError(path))
         worker.finish(state, said)
@@ -150,6 +159,8 @@ def run(path: Path, kind: str, job: int, attempt: int, work: Work | None = None)
 
 
 def _attempt(worker: Worker, work: Work | None) -> tuple[str, dict[str, Any]]:
+    with contextlib.suppress(UserError):  # told below
+        worker.limit = worker.folder.config().time_limit_hours * 3600
     heart = threading.Thread(target=worker.beat, name="heartbeat", daemon=True)
     heart.start()
     try:
@@ -167,7 +178,7 @@ def _attempt(worker: Worker, work: Work | None) -> tuple[str, dict[str, Any]]:
 def work_of(kind: str) -> Work:
     """The function that does a kind of job. Imports what that needs, at the moment of use."""
 
-    def train(folder: RunFolder, should_stop: Callable[[], bool], resume_from: Path | None) -> None:
+    def train(folder: RunFolder, should_stop: Callable[[], bool], _: Path | None) -> None:
         from trainer import baseline, rehearse
         from trainer.train import train
 
@@ -175,7 +186,7 @@ def work_of(kind: str) -> Work:
             if (folder.path / kind.PLAN).is_file():
                 kind.perform(folder, should_stop)
                 return
-        train(folder, should_stop, resume_from)
+        train(folder, should_stop)
 
     def evaluate(folder: RunFolder, should_stop: Callable[[], bool], _: Path | None) -> None:
         from trainer import generate
@@ -206,20 +217,28 @@ def prepare_environment(config: RunConfig) -> None:
 def explain(error: Exception, folder: RunFolder) -> dict[str, Any]:
     """Status keys for an error that is nobody's typing mistake: out of memory, a full disk, a bug."""
     text = " ".join(str(error).split())[:300]
-    memory = ("out of memory", "can't allocate memory", "cannot allocate memory")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _says(text, memory):
+    if is_out_of_memory(error):
         config = folder.config()
         values = {
             name: getattr(config, name) for name in ("batch_size", "gradient_accumulation", "max_length")
         }
         return coded("oom", step=folder.status(folder.kind)["step"], **values)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _disk_is_full(error):
         return coded("disk_full", error=text)
     return coded("bug", error=f"{type(error).__name__}: {text}")
 
 
-def _says(text: str, phrases: tuple[str, ...]) -> bool:
-    return any(phrase in text.lower() for phrase in phrases)
+def _disk_is_full(error: BaseException) -> bool:
+    """Also as torch and safetensors put it, whose errors are no OSError."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    phrases = (
+        "no space left on device",
+        "file too large",
+        "disk quota exceeded",
+        "pytorchstreamwriter failed",
+    )
+    return any(phrase in str(error).lower() for phrase in phrases)
 
 
 def cap_log(path: Path, limit: int) -> None:

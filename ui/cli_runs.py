@@ -20,7 +20,7 @@ RunFile = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 FOLLOW_SECONDS = 1.0
 CANCEL_SECONDS = 60.0  # to wait for a checkpoint to be written
-FINAL = {"done", "failed", "cancelled", "lost"}
+FINAL = {"done", "failed", "cancelled", "lost", "oom", "timeout"}
 
 
 def emit(document: Any) -> None:
@@ -44,6 +44,9 @@ def jobs():
 @run_app.command("show")
 def run_show(run_id: RunId, as_json: Json = False) -> None:
     """Status, scores and values of a run."""
+    from dataclasses import asdict
+
+    from trainer import watch
     from ui.cli import screen_lang
     from ui.terminal import print_run
 
@@ -56,6 +59,8 @@ def run_show(run_id: RunId, as_json: Json = False) -> None:
                 "status": folder.status(),
                 "run": folder.config().model_dump(),
                 "scores": folder.scores(),
+                "flags": [asdict(flag) for flag in watch.flags(folder)],
+                "lineage": folder.lineage(),
             }
         )
     else:

@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[str, str]] = {  # group: its first and last field, in Ru
     "adapters": ("r", "trained_layers"),
     "preference": ("beta", "simpo_gamma"),
     "sampling": ("rewards", "teacher_model"),
-    "evaluation": ("eval_steps", "max_new_tokens"),
+    "evaluation": ("eval_steps", "time_limit_hours"),
     "where": ("device", "offload"),
 }
 NAMES = list(RunConfig.model_fields)

@@ -14,6 +14,7 @@ from ui.strings_data import MADE
 from ui.strings_export import EXPORT
 from ui.strings_import import IMPORT
 from ui.strings_plan import PLAN
+from ui.strings_runs import RUNS
 from ui.strings_scores import SCORES
 from ui.strings_test import TEST
 
@@ -145,10 +146,13 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "state.failed": ("failed", "失敗"),
     "state.cancelled": ("cancelled", "已取消"),
     "state.lost": ("lost", "中斷"),
+    "state.oom": ("out of memory", "記憶體不足"),
+    "state.timeout": ("out of time", "時間到"),
     "stage.data": ("reading the data", "讀取資料"),
     "stage.starter": ("making the starter model", "建立起步模型"),
     "stage.shrink": ("making a small model of the same kind", "建立同架構的小模型"),
     "stage.chat": ("one chat", "對話一次"),
+    "stage.smoke": ("trying the longest rows", "先試最長的資料"),
     "stage.train": ("training", "訓練"),
     "stage.evaluate": ("scoring on held-out rows", "在保留資料上評分"),
     "stage.merge": ("merging", "合併權重"),
@@ -203,7 +207,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
 }
 
 
-STRINGS |= EXPORT | TEST
+STRINGS |= EXPORT | TEST | RUNS
 STRINGS |= IMPORT | MADE | SCORES
 STRINGS |= {f"said.{code}": (texts["en"], texts["zh-TW"]) for code, texts in MESSAGES.items()}
 

@@ -25,6 +25,10 @@ def status(run_id: str, value: dict[str, Any], t: Translate) -> str:
         parts.append(f"<span>{t('runs.eta', n=duration(value['eta_seconds'], t))}</span>")
     elif value.get("started") and value.get("finished"):
         parts.append(f"<span>{duration(value['finished'] - value['started'], t)}</span>")
+    if value.get("peak_gb"):
+        parts.append(f"<span>{t('runs.peak', n=value['peak_gb'])}</span>")
+    if value.get("step_seconds") and state in ("running", "starting"):
+        parts.append(f"<span>{t('runs.a_step', n=value['step_seconds'])}</span>")
     bar = ""
     if total and state in ("running", "starting"):
         share = 100 * min(step or 0, total) / total
@@ -34,12 +38,51 @@ def status(run_id: str, value: dict[str, Any], t: Translate) -> str:
         message = t("said." + value["code"], **value["values"])
     told = (
         f'<div class="error" role="alert">{escape(message)}</div>'
-        if message and state in ("failed", "lost")
+        if message and state in ("failed", "lost", "oom", "timeout")
         else ""
     )
     if message and not told:
         told = f'<p class="note">{escape(message)}</p>'
     return f'<div class="run-status">{" ".join(parts)}{bar}{told}</div>'
+
+
+LIVE = ("learning_rate", "grad_norm", "tokens_per_second", "memory_gb", "gpu_use", "mean_token_accuracy")
+MORE = (
+    *LIVE, "eval_mean_token_accuracy", "rewards/accuracies", "rewards/margins", "eval_rewards/accuracies", "reward",
+    "accuracy", "eval_accuracy", "eval_macro_f1",
+)  # fmt: skip
+
+
+def live(metrics: list[dict[str, Any]], t: Translate) -> str:
+    """The newest figures of the curve beside the losses that the plot shows."""
+    newest: dict[str, float] = {}
+    for row in metrics:
+        newest |= {name: row[name] for name in MORE if row.get(name) is not None}
+    shown = "".join(
+        f"<span><small>{escape(t('runs.' + name))}</small> {figure(name, value)}</span>"
+        for name, value in newest.items()
+    )
+    return f'<div class="live">{shown}</div>' if shown else ""
+
+
+def figure(name: str, value: float) -> str:
+    """A measure as a reader takes it in: 2.0e-04, 1,234, 0.812."""
+    if name == "gpu_use":
+        return f"{value:.0%}"
+    if name == "learning_rate":
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def flags(found: list[Any], adjusted: list[dict[str, Any]], lang: str, t: Translate) -> str:
+    """What the curve shows, each with its first remedy and its page; and the batches that had to be halved."""
+    parts = [f"<li>{escape(t('runs.adjusted', **one))}</li>" for one in adjusted]
+    for flag in found:
+        link = f'<a href="#page:{escape(flag.page)}">{t("runs.read")}</a>'
+        parts.append(
+            f"<li><b>{escape(flag.name[lang])}</b> {escape(flag.text[lang])} {escape(flag.remedy[lang])} {link}</li>"
+        )
+    return f'<div class="card flags"><b>{t("runs.flags")}</b><ul>{"".join(parts)}</ul></div>' if parts else ""
 
 
 def runs_table(rows: list[dict[str, Any]], t: Translate) -> str:

@@ -48,7 +48,7 @@ def config_of(review_file, tiny_base):
         values = {
             "task": "reviews", "base_model": str(tiny_base), "train_file": str(review_file), "method": "sft",
             "peft": "full", "max_length": 64, "batch_size": 8, "gradient_accumulation": 1, "learning_rate": 1e-3,
-            "max_steps": 4, "gradient_checkpointing": False, "logging_steps": 1, "device": "cpu",
+            "max_steps": 4, "gradient_checkpointing": False, "logging_steps": 1, "device": "cpu", "smoke": False,
         }  # fmt: skip
         return RunConfig(**{**values, **changes})
 

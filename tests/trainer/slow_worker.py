@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from trainer import worker
+from trainer.checkpoints import mark_complete
 from trainer.config import UserError
 from trainer.launch import local
-from trainer.runs import mark_complete
 
 
 def command(folder, kind, job, attempt):

@@ -223,6 +223,51 @@ def test_a_worker_that_hangs_is_ended(home, monkeypatch):
     assert "no sign of life" in run.status()["message"]
 
 
+def test_a_run_that_reaches_its_time_limit_keeps_a_checkpoint_and_resumes(home):
+    run, jobs = new_run(home, steps=150, save_steps=1000, time_limit_hours=1.2 / 3600), Jobs(home)
+    jobs.submit(run)
+    until_state(run, "timeout", jobs=jobs)
+    step = run.status()["step"]
+    assert 0 < step == run.saved_step() < 150
+    assert "time limit" in run.status()["message"] and f"from step {step}" in run.status()["message"]
+    for _ in range(10):
+        jobs.resume(run.id)
+        until(lambda: run.status()["state"] in runs.ENDED)
+        if run.status()["state"] == "done":
+            break
+        assert run.status()["state"] == "timeout"
+    assert [row["step"] for row in run.metrics()] == list(range(1, 151))
+
+
+def test_a_worker_that_the_memory_killer_ended_is_told_from_one_that_was_killed_by_hand(home, monkeypatch):
+    run, jobs = new_run(home, steps=5000), Jobs(home)
+    jobs.submit(run)
+    until_step(run, 3)
+    kills = run.status()["memory_kills"]
+    assert kills == local.memory_kills()  # None where the system does not say
+    run.set_status(memory_kills=7)
+    monkeypatch.setattr(local, "memory_kills", lambda: 8)
+    os.kill(pid_of(run), signal.SIGKILL)
+    until_state(run, "oom", jobs=jobs)
+    assert "want of memory at step" in run.status()["message"]
+
+
+def test_an_index_of_an_older_version_is_made_again(home):
+    run, jobs = new_run(home, steps=2), Jobs(home)
+    jobs.submit(run)
+    until_state(run, "done")
+    with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as db:
+        db.executescript(
+            "DROP TABLE jobs; CREATE TABLE jobs (id INTEGER PRIMARY KEY, run TEXT, state TEXT CHECK (state IN ('done')));"
+            "PRAGMA user_version = 0"
+        )
+    again = Jobs(home)
+    assert [(job.run, job.state) for job in again.list()] == [(run.id, "done")]
+    other = new_run(home, steps=2)
+    again.submit(other)
+    until_state(other, "done")
+
+
 def test_another_process_with_the_same_pid_is_not_the_worker_and_is_left_alone(home):
     run, jobs = new_run(home, steps=5000), Jobs(home)
     jobs.submit(run)

@@ -56,7 +56,6 @@ ARGUMENTS = {
     "max_length": (20, lambda t: max(map(len, t.train_dataset["input_ids"])) <= 20),
     "eval_steps": (2, lambda t: t.args.eval_strategy == "steps" and t.args.eval_steps == 2),
     "save_steps": (2, lambda t: t.args.save_strategy == "steps" and t.args.save_steps == 2),
-    "save_total_limit": (1, lambda t: t.args.save_total_limit == 1),
     "early_stopping_patience": (2, lambda t: stops_early(t, 2)),
     "logging_steps": (3, lambda t: t.args.logging_steps == 3),
     "device": ("cpu", lambda t: t.args.use_cpu),
@@ -100,6 +99,7 @@ ELSEWHERE = {
     "starter_vocab_size": "test_starter", "teacher_model": "here", "class_balance": "here",
     "processes": "launch/test_processes", "machines": "launch/test_processes", "parallel": "launch/test_processes",
     "offload": "launch/test_processes",
+    "smoke": "test_safety", "time_limit_hours": "test_jobs", "save_total_limit": "test_safety",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from trainer import runs
+from trainer import checkpoints, runs
 from trainer.config import RunConfig, UserError
 from trainer.messages import MESSAGES, coded, message
 from trainer.runs import RunFolder, Superseded
@@ -147,7 +147,7 @@ def test_only_whole_checkpoints_are_offered(tmp_path):
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"x" * 1000)
         if step != 300:
-            runs.mark_complete(folder)
+            checkpoints.mark_complete(folder)
     assert [path.name for path in run.checkpoints()] == ["checkpoint-20", "checkpoint-100"]
     assert run.saved_step() == 100
     (run.path / "checkpoints" / "checkpoint-100" / "model.safetensors").write_bytes(b"x" * 10)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainer import base, runs
+from trainer import base, checkpoints
 from trainer.config import UserError
 from trainer.train import rows_read, train
 
@@ -113,7 +113,7 @@ def test_a_torn_checkpoint_is_passed_over(run_of):
     assert names == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
     torn = broken.path / "checkpoints" / "checkpoint-6" / "optimizer.pt"
     torn.write_bytes(torn.read_bytes()[:100])
-    (broken.path / "checkpoints" / "checkpoint-4" / runs.COMPLETE).unlink()
+    (broken.path / "checkpoints" / "checkpoint-4" / checkpoints.COMPLETE).unlink()
     assert [path.name for path in broken.checkpoints()] == ["checkpoint-2"]
     train(broken)
     assert weights_hash(broken) == weights_hash(whole)

@@ -63,11 +63,11 @@ def test_a_bug_fails_in_one_line_and_leaves_its_traceback_in_the_log(tmp_path, s
     assert "Traceback" in run.log_tail() and "slow_worker.py" in run.log_tail()
 
 
-def test_out_of_memory_fails_and_says_what_to_change(tmp_path, slow, monkeypatch):
+def test_out_of_memory_is_a_state_of_its_own_and_says_what_to_change(tmp_path, slow, monkeypatch):
     monkeypatch.setenv("SLOW_MODE", "oom")
     run = new_run(tmp_path, batch_size=8)
     status = to_its_end(tmp_path, run)
-    assert status["state"] == "failed" and status["code"] == "oom"
+    assert status["state"] == "oom" and status["code"] == "oom"
     assert "halve batch_size (8)" in status["message"] and "step 1" in status["message"]
     assert "減半" in message(status, "zh-TW")
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -78,3 +79,18 @@ def kill(pid: int, pid_created: float) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def memory_kills() -> int | None:
+    """How many processes the memory killer has ended since this machine or container began; None where it does not say.
+
+    A worker that dies while this rises was most likely one of them: SIGKILL itself says nothing.
+    """
+    own = Path("/sys/fs/cgroup/memory.events")  # of the container, if it has one; else the whole machine
+    for path in (own, Path("/proc/vmstat")):
+        try:
+            rows = dict(line.split() for line in path.read_text().splitlines())
+            return int(rows["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return None

@@ -21,19 +21,11 @@ from typing import Any
 import yaml
 
 from trainer.config import RunConfig, UserError, write_atomic
-from trainer.runs import RunFolder
+from trainer.runs import Ended, RunFolder
 
 POLL_SECONDS = 0.2
 PORT = 29511  # where the processes of several machines find each other; the first machine listens
 LAUNCHER = "TUNESMITH_LAUNCHER"  # "srun" where SLURM has given several machines, "ray" in a Ray job
-
-
-class Ended(Exception):
-    """Work ended in another place, and there it is known how: a state and its status keys."""
-
-    def __init__(self, state: str, said: dict[str, Any]) -> None:
-        super().__init__(said.get("message", ""))
-        self.state, self.said = state, said
 
 
 def train(folder: RunFolder, should_stop: Callable[[], bool], checkpoint: Path | None) -> bool:
@@ -51,7 +43,7 @@ def train(folder: RunFolder, should_stop: Callable[[], bool], checkpoint: Path |
         _launch(folder, config, should_stop, checkpoint)
     if failure_path(folder).is_file():
         said = json.loads(failure_path(folder).read_bytes())
-        raise Ended("failed", said)
+        raise Ended("oom" if said["code"] == "oom" else "failed", said)
     return any((folder.path / name).is_dir() for name in ("adapter", "model"))
 
 

@@ -41,7 +41,6 @@ def training_arguments(config: RunConfig, output: Path, device: str, eval_rows: 
         "gradient_checkpointing": config.gradient_checkpointing,
         "logging_steps": config.logging_steps,
         "logging_nan_inf_filter": False,
-        "save_total_limit": config.save_total_limit,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": device == "cuda",
@@ -71,6 +70,7 @@ def _cadence(config: RunConfig, eval_rows: int) -> tuple[dict[str, Any], dict[st
             "load_best_model_at_end": True,
             "metric_for_best_model": "eval_loss",
             "greater_is_better": False,
+            "restore_callback_states_from_checkpoint": True,  # how long nothing has become better
         }
     return saves, evaluates
 

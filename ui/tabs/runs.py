@@ -9,7 +9,8 @@ import gradio as gr
 import pandas as pd
 
 from kb.errors import UserError
-from trainer import runs
+from trainer import runs, watch
+from trainer.memory import ADJUSTED
 from ui import render, render_runs
 from ui.context import Context
 from ui.i18n import Translate
@@ -19,7 +20,8 @@ POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-run", "secret": "not-a-secret"}
 LOG_LINES = 40
 ACTIVE = ("queued", "starting", "running")
-SHOWN = 11  # components that a poll writes
+RESUMABLE = ("cancelled", "failed", "lost", "oom", "timeout")
+SHOWN = 14  # components that a poll writes
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
@@ -32,6 +34,8 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
         page.resume = gr.Button(t("runs.resume"), scale=0, min_width=120, elem_id="resume")
         page.test = gr.Button(t("runs.test"), variant="primary", scale=0, min_width=160, elem_id="test-run")
     page.status = gr.HTML(render.note(t("runs.none", button=t("plan.start"))), elem_id="run-status")
+    page.live = gr.HTML(elem_id="live")
+    page.flags = gr.HTML(elem_id="flags")
     page.message = gr.HTML()
     with gr.Row():
         with gr.Column(scale=7, min_width=420):
@@ -39,6 +43,14 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
                 curve([], t), x="step", y="value", color="series", x_title=t("runs.steps"), y_title=t("runs.loss"), height=320,
                 colors_in_legend=[t("runs.loss"), t("runs.eval_loss")], elem_id="curve",
             )  # fmt: skip
+            with gr.Accordion(t("runs.measure"), open=False):
+                page.measure = gr.Dropdown(
+                    choices=[(t("runs." + name), name) for name in render_runs.MORE], value="learning_rate",
+                    show_label=False, elem_id="measure",
+                )  # fmt: skip
+                page.more = gr.LinePlot(
+                    curve([], t), x="step", y="value", color="series", x_title=t("runs.steps"), y_title=" ", height=240,
+                )  # fmt: skip
         with gr.Column(scale=5, min_width=320):
             page.scores = gr.HTML(elem_id="scores")
     with gr.Accordion(t("runs.log"), open=False):
@@ -54,14 +66,14 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
 
 def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any, tabs: Any) -> None:
     shown = [page.seen, page.run, page.status, page.curve, page.scores, page.log, page.values, page.table]
-    shown += [page.cancel, page.resume, page.test]
+    shown += [page.cancel, page.resume, page.test, page.live, page.flags, page.more]
 
-    def poll(wanted: str, seen: tuple):
-        return update(context, lang, t, wanted, seen)
+    def poll(wanted: str, seen: tuple, measure: str):
+        return update(context, lang, t, wanted, seen, measure)
 
     root = gr.context.Context.root_block
     polling = {
-        "inputs": [page.wanted, page.seen],
+        "inputs": [page.wanted, page.seen, page.measure],
         "outputs": shown,
         "show_progress": "hidden",
         "concurrency_limit": None,
@@ -69,6 +81,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
     page.timer.tick(poll, **polling)
     root.load(poll, **polling)
     page.wanted.change(poll, **polling)
+    page.measure.change(poll, **polling)
     page.run.input(lambda run_id: run_id, page.run, page.wanted, show_progress="hidden")
 
     def act(action, text: str):
@@ -93,7 +106,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
     )
 
 
-def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) -> list[Any]:
+def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple, measure: str) -> list[Any]:
     """New values for the page, or skips where nothing changed since `seen`."""
     folders = runs.all_runs(context.home.tasks)
     ids = [folder.id for folder in folders]
@@ -101,7 +114,7 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) 
         return [()] + [gr.skip()] * (SHOWN - 1)
     chosen = wanted if wanted in ids else ids[0]
     folder = folders[ids.index(chosen)]
-    now = (chosen, tuple((item.id, item.status()["state"]) for item in folders), *footprint(folder))
+    now = (chosen, measure, tuple((item.id, item.status()["state"]) for item in folders), *footprint(folder))
     if now == tuple(seen):
         return [gr.skip()] * SHOWN
     state = folder.status()["state"]
@@ -113,18 +126,22 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) 
         if fault
         else render_runs.values(folder.config().model_dump(), folder.reasons(), t)
     )
+    metrics = folder.metrics()
     return [
         now,
         gr.Dropdown(choices=choices, value=chosen),
         render_runs.status(chosen, folder.status(), t),
-        curve(folder.metrics(), t),
+        curve(metrics, t),
         render_runs.scores(folder.scores(), t),
         folder.log_tail(LOG_LINES),
         values,
         render_runs.runs_table(rows, t),
         gr.Button(interactive=state in ACTIVE),
-        gr.Button(interactive=state in ("cancelled", "failed", "lost")),
+        gr.Button(interactive=state in RESUMABLE),
         gr.Button(interactive=state == "done"),
+        render_runs.live(metrics, t),
+        render_runs.flags(watch.flags(folder), folder.lineage().get(ADJUSTED) or [], lang, t),
+        curve(metrics, t, (measure,)),
     ]
 
 
@@ -156,12 +173,14 @@ def summary(folder: Any) -> dict[str, Any]:
     return row | {"accuracy": (folder.scores().get("tuned") or {}).get("accuracy")}
 
 
-def curve(metrics: list[dict[str, Any]], t: Translate) -> pd.DataFrame:
+def curve(
+    metrics: list[dict[str, Any]], t: Translate, names: tuple[str, ...] = ("loss", "eval_loss")
+) -> pd.DataFrame:
     """Rows (step, value, series). Typed even when empty: an object column would make the axes categories."""
     points = [
         (row["step"], row[key], t("runs." + key))
         for row in metrics
-        for key in ("loss", "eval_loss")
+        for key in names
         if isinstance(row.get(key), int | float)
     ]
     frame = pd.DataFrame(points, columns=["step", "value", "series"])
