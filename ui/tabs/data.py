@@ -71,20 +71,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
 
 
 def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any, tabs: Any) -> None:
-    shown = [
-        page.result,
-        page.error,
-        page.made,
-        page.tokens,
-        page.current,
-        *page.fixes.values(),
-        page.kinds,
-        page.drop,
-        page.model,
-        page.preview,
-        page.plan,
-        *data_made.opened(page.lower),
-    ]
+    shown = _shown(page)
 
     def look(
         data: Path | None, against: str, said: str = "", progress: Any = None, stop: Any = None
@@ -108,20 +95,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
         found = render_data.checked(measured, lang, t)
         return [found, "", said, "", str(data), *offered, *rest, *data_made.offered(measured)]
 
-    def check(file: str | None, path: str, against: str, request: gr.Request, progress: Any = gr.Progress()):
-        with context.streams.begin(work_of(request)) as stop:
-            return look(data_path(context, file, path), against, progress=progress, stop=stop)
-
-    inputs = [page.file, page.path, page.against]
-    showing, hiding = (lambda: gr.Button(visible=True)), (lambda: gr.Button(visible=False))
-    for begun in (page.check.click, page.file.upload):
-        begun(showing, None, page.stop, show_progress="hidden")
-        begun(check, inputs, shown, concurrency_limit=1).then(hiding, None, page.stop, show_progress="hidden")
-
-    def end(request: gr.Request) -> None:
-        context.streams.end(work_of(request))
-
-    page.stop.click(end, show_progress="hidden")
+    _connect_check(context, page, look, shown)
 
     def brought(made: str, against: str):
         return look(Path(made), against) if made else [gr.skip()] * len(shown)
@@ -136,6 +110,41 @@ def connect(context: Context, lang: str, t: Translate, page: Any, plan_page: Any
     _connect_preview(lang, t, page)
     onward = lambda current, against: (current, against, gr.Tabs(selected="plan"))
     page.plan.click(onward, [page.current, page.against], [plan_page.path, plan_page.test_path, tabs])
+
+
+def _shown(page: Any) -> list[Any]:
+    """What a check changes on the page, in the order in which `look` gives it."""
+    return [
+        page.result,
+        page.error,
+        page.made,
+        page.tokens,
+        page.current,
+        *page.fixes.values(),
+        page.kinds,
+        page.drop,
+        page.model,
+        page.preview,
+        page.plan,
+        *data_made.opened(page.lower),
+    ]
+
+
+def _connect_check(context: Context, page: Any, look: Any, shown: list[Any]) -> None:
+    def check(file: str | None, path: str, against: str, request: gr.Request, progress: Any = gr.Progress()):
+        with context.streams.begin(work_of(request)) as stop:
+            return look(data_path(context, file, path), against, progress=progress, stop=stop)
+
+    inputs = [page.file, page.path, page.against]
+    showing, hiding = (lambda: gr.Button(visible=True)), (lambda: gr.Button(visible=False))
+    for begun in (page.check.click, page.file.upload):
+        begun(showing, None, page.stop, show_progress="hidden")
+        begun(check, inputs, shown, concurrency_limit=1).then(hiding, None, page.stop, show_progress="hidden")
+
+    def end(request: gr.Request) -> None:
+        context.streams.end(work_of(request))
+
+    page.stop.click(end, show_progress="hidden")
 
 
 def _connect_preview(lang: str, t: Translate, page: Any) -> None:
