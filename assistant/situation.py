@@ -27,17 +27,19 @@ NOUNS = (
     "claims|cases|listings|bugs|issues|commits|poems|lyrics|paragraphs|captions|logs|transactions|inquiries|complaints|essays|"
     "exercises|clauses|segments|entries|data ?points|interactions|threads|completions|annotations|rewrites|recordings|invoices|resumes|c\\.?v\\.?s"
 )
-HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|题|題|FAQ|QA|病歷|病历|摘要|逐字稿|回覆|回复|回答|紀錄|记录|合約|合同|報告|报告|簡訊|短信|貼文|留言|新聞|新闻|文案|作文|信件|郵件|邮件|履歷|简历|發票|发票"
+HAN_NOUNS = "函式|函数|範例|范例|例子|樣本|样本|問題|问题|對話|对话|問答|问答|指令|標題|标题|描述|評論|评论|工單|工单|案例|句子|訊息|(?<![主話话議议課课])[题題]|FAQ|QA|病歷|病历|摘要|逐字稿|回覆|回复|回答|紀錄|记录|合約|合同|報告|报告|簡訊|短信|貼文|留言|新聞|新闻|文案|作文|信件|郵件|邮件|履歷|简历|發票|发票"
 LABELLED = "標註|标注|標記|标记|標好|标好|labell?ed|annotated"
 COUNTS: list[tuple[str, str]] = [
     ("preference_pairs", r"(?:組|组|對|对|筆|条|條|個|个)?\s*(?:人工)?(?:標註|标注)?(?:過|过)?(?:的)?\s*(?:偏好|chosen\s*/\s*rejected|比較|比较|好壞|好坏|優劣|优劣|一好一壞|一好一坏|较好和较差)"),
     ("preference_pairs", r"(?:human\s+|labell?ed\s+)?(?:preference|comparison|chosen[/ -]+(?:and\s+)?rejected|ranked)\s*(?:answer\s+)?(?:pairs?|comparisons?|data|examples)?"),
+    ("preference_pairs", r"(?:組|组|對|对|筆|条|條)\s*(?:回答|答案|回覆|回复|輸出|输出|摘要|譯文|译文)[^。.;；\d]{0,16}?(?:哪[個个一]?[^。.;；]{0,4}[好佳]|[較较更][好佳]|好壞|好坏|優劣|优劣)"),
+    ("preference_pairs", r"(?:pairs|comparisons)\s+(?:of\s+)?[^.;\d]{0,40}?\b(?:better|preferred|preference|winner|winning)"),
     ("preference_pairs", r"pairs\s+of\s+(?:\w+\s+)?(?:chosen|preferred|good|better)"),
     ("thumbs_down", r"(?:個|个|筆|条|條|次|則)?\s*(?:倒讚|倒赞|踩|負評按鈕|差評回饋|點踩|点踩|不喜歡)"),
     ("thumbs_down", r"(?:thumbs?[- ]?downs?|dislikes?|downvotes?)"),
     ("thumbs_up", r"(?:個|个|筆|条|條|次|則)?\s*(?:按讚|點讚|点赞|讚|赞|喜歡)"),
     ("thumbs_up", r"(?:thumbs?[- ]?ups?|likes|upvotes?)"),
-    ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?題)"),
+    ("verifier_prompts", r"(?:個|个|道|筆|条|條)?\s*(?:可(?:以)?(?:自動|自动|用程式)?(?:驗證|验证|檢查|检查|判定)|(?:數學|数学|程式|編程|编程)?[題题])"),
     ("verifier_prompts", r"(?:[\w-]+\s+){0,2}(?:prompts?|problems?|questions?|tasks?)\s+(?:[\w-]+\s+){0,6}(?:check|verif|unit[- ]test|test cases?|answers? that)"),
     ("docs", r"(?:份|篇|個|个|本|頁|页)\s*(?:\w{0,2}\s*)?(?:PDF|pdf|Word|[^\s，。,]{0,4}?(?:文件|文檔|文档|手冊|手册|規章|条文|條文|法規|文章|文獻|文献|論文|论文|說明書|说明书|网页|網頁|判例|規範|规范|指引|指南|守則|守则|校規|校规|條例|条例))"),
     ("docs", r"本\s*(?:[^\s，。,]{0,4}?)(?:小說|小说|書|书|課本|课本|教材)"),
@@ -51,7 +53,26 @@ COUNTS: list[tuple[str, str]] = [
 ]  # fmt: skip
 # 「標註了 7000 對偏好」 counts pairs, though 「標註了 7000」 counts rows.
 PAIRS_FOLLOW = rf"^{ABOUT}{COUNTS[0][1]}"
-ARTICLE = r"articles|文章|文獻|文献|論文|论文"
+# Articles to summarise are rows, and so is what somebody sorted by hand; a wiki to ask is documents.
+ARTICLE = (
+    rf"articles|文章|文獻|文献|論文|论文|分好[類类]|(?:已|都|人工)[^，。,.\d]{{0,6}}(?:分[類类]|{LABELLED})"
+)
+# Where no list above holds the name of what is counted: documents if people look things up in them, else rows.
+LOOKED_UP = (
+    r"ask(?:ing)?\s+(?:it\s+)?questions|questions?\s+(?:over|about|on|from)|look\s?up|\bsearch|retriev|\bcit(?:e|ation)|\bsources?\b"
+    r"|查(?:詢|询|到|得|找)|出處|出处|來源|来源|引用|問機器人|问机器人|問答|问答|提問|提问"
+)
+NO_DATA = (
+    "gpus?|cards?|epochs?|tokens?|class(?:es)?|categories|topics|types|kinds|departments|teams|users|people|customers|employees|staff|"
+    "students|engineers|hours|days|weeks|months|years|minutes|seconds|times|layers|heads|parameters|params|dollars|words|characters|"
+    "machines|nodes|servers|cores|languages|steps|points|countries|products|intents|entities|tags|stars|fields|percents?|bits|bytes|ms"
+)
+OWNED = r"(?:\b(?:have|has|had|got|collected|gathered|wrote|written|are|over|on|from|using|our|my|these)|'ve|^)\s*(?:about|around|some|nearly|roughly|over|only|just|almost)?\s*"
+FUNCTION_WORD = "with|and|for|on|in|to|or|as|is|of|at|by|using|per|than|from|into|the|a|this|does|has|was"
+OTHER_COUNTS = (
+    rf"(?P<n>{NUMBER}){ABOUT}[份本]",
+    rf"{OWNED}(?P<n>{NUMBER})\s*(?:(?!(?:{NO_DATA}|{FUNCTION_WORD})\b)[a-z-]+\s+){{0,2}}?(?!(?:{NO_DATA}|{FUNCTION_WORD})\b)[a-z-]{{3,}}s\b",
+)
 # The other way round: the name first, then the number.
 NAMED_COUNTS: list[tuple[str, str]] = [
     ("rows", rf"(?:已)?(?:{LABELLED})(?:了|好了|過|过)?\s*(?:有|約|约|:|：)?\s*"),
@@ -108,6 +129,8 @@ RARE = (
     r"(?:只有|僅有|仅有|僅|仅|\bonly|\bjust)\s*(?:約|约|about)?\s*(\d{1,2}(?:\.\d+)?)\s*[%％]\s*(?:是|為|为|屬|属|are|is|of)"
     rf"|(\d{{1,2}}(?:\.\d+)?)\s*[%％]\s*(?:的|是|為|为)?(?:{POSITIVE}|{NEGATIVE}|fraud|spam|詐騙|诈骗|垃圾|故障|辱罵|辱骂|違規|违规)"
 )
+# "2% are toxic", said of labels
+RARE_LABEL = r"(?<![\d.])(1?\d(?:\.\d+)?)\s*[%％]\s*(?:of (?:them|these|which)\s+)?(?:are|is|是|為|为|屬|属)(?!\s*(?:duplicate|empty|missing|noise|重複|重复|空))"
 VERIFIED = (
     r"自動|自动|驗證|验证|檢查|检查|判定|標準答案|标准答案|單元測試|单元测试|測資|测试用例|check|verif|unit[- ]?test|test case"
     r"|GRPO|RLOO|RLVR|強化學習|强化学习|reinforcement|\bRL\b"
@@ -164,7 +187,7 @@ def situation_from_text(question: str) -> Situation:
         re.I,
     ):
         found["avg_tokens"] = number(match[1]) or None
-    found["class_ratio"] = _class_ratio(text)
+    found["class_ratio"] = _class_ratio(text, task)
     found |= goals_in(text)
     found["goal"] = question
     return Situation(**{key: value for key, value in found.items() if value is not None})
@@ -217,14 +240,27 @@ def _counts(text: str, task: str | None) -> dict[str, int]:
             found[key] = int(value)
             taken.append(span)
     if task in ROW_TASKS and "rows" not in found and found.get("docs") and _has(ARTICLE, text):
-        found["rows"] = found.pop("docs")  # articles to summarise are rows, a wiki to ask is documents
+        found["rows"] = found.pop("docs")
     if classes := _class_counts(text):
         found["rows"] = sum(classes)
     if "verifier_prompts" in found and "rows" not in found and not _has(VERIFIED, text):
         found["rows"] = found.pop(
             "verifier_prompts"
         )  # questions, but no word of a program that checks the answers
-    return found
+    return found or _other_count(text)
+
+
+def _other_count(text: str) -> dict[str, int]:
+    """The first number of ten and more, written in digits, of things that no list of names holds."""
+    for match in (match for pattern in OTHER_COUNTS for match in re.finditer(pattern, text, re.I)):
+        value, before, after = number(match["n"]), text[: match.start("n")], text[match.end("n") :]
+        streamed = _has(STREAM, before) or _has(STREAM_AFTER, after)
+        counts = (
+            value and value >= 10 and match["n"].strip()[0].isdigit() and gpu_row(match["n"].strip()) is None
+        )
+        if counts and not streamed:
+            return {"docs" if _has(LOOKED_UP, text) else "rows": int(value)}
+    return {}
 
 
 def _class_counts(text: str) -> tuple[int, int] | None:
@@ -335,7 +371,7 @@ def _model(text: str) -> dict[str, Any]:
     return found
 
 
-def _class_ratio(text: str) -> float | None:
+def _class_ratio(text: str, task: str | None) -> float | None:
     if classes := _class_counts(text):
         return max(classes) / min(classes)
     near = r"不平衡|不均|imbalanc|skew|ratio|比例"
@@ -350,8 +386,8 @@ def _class_ratio(text: str) -> float | None:
     share = float(match[1]) / 100 if match else 0
     if 0.6 <= share < 1:
         return share / (1 - share)
-    rare = re.search(RARE, text, re.I)
-    share = float(rare[1] or rare[2]) / 100 if rare else 0
+    rare = re.search(RARE, text, re.I) or (task == "classification" and re.search(RARE_LABEL, text, re.I))
+    share = float(next(part for part in rare.groups() if part)) / 100 if rare else 0
     return (1 - share) / share if 0 < share <= 0.4 else None
 
 

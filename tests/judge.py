@@ -12,7 +12,9 @@ import yaml
 from assistant.recommend import situation_from_text
 
 HERE = Path(__file__).parent / "assistant"
-LISTS = ("cases.yaml", "cases_heldout.yaml", "cases_unseen.yaml", "cases_fourth.yaml", "cases_fifth.yaml")
+LISTS = (
+    "cases.yaml", "cases_heldout.yaml", "cases_unseen.yaml", "cases_fourth.yaml", "cases_fifth.yaml", "cases_sixth.yaml",
+)  # fmt: skip
 READ_KEYS = {
     "rows", "task", "language", "docs", "knowledge_update", "verifier_prompts", "gpus", "preference_pairs",
     "sft_done", "thumbs_up", "thumbs_down", "sensitive", "has_cot", "wanted_r",

@@ -36,6 +36,27 @@ def test_an_expert_would_accept(case):
     assert judge.faults(case, advise(**judge.request(case))) == []
 
 
+def test_a_number_of_things_that_no_list_names_is_rows_or_documents():
+    read = {
+        "We have 2,200 press releases in our tone": ("rows", 2200),
+        "Ask questions over 12,000 statutes and see the source": ("docs", 12000),
+        "規格書有 450 份，想問機器人並附出處": ("docs", 450),
+        "2 萬本書的簡介，館員都分好類了，要自動分類到 40 個主題": ("rows", 20000),
+    }
+    for text, (key, count) in read.items():
+        assert getattr(situation_from_text(text), key) == count, text
+    for text in (
+        "Can I fine-tune on RTX 4090 with transformers?",
+        "We have 24 GB and 40 departments",
+        "a context of 8192 works",
+        "每份合約 30 頁，顯卡 24GB",
+        "I have 4090 cards",
+        "We have 500 users a day",
+    ):
+        found = situation_from_text(text)
+        assert (found.rows, found.docs) == (None, None), text
+
+
 def test_no_words_break_the_reading_or_hold_it_up():
     pick = random.Random(3)
     parts = [
