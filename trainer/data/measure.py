@@ -263,15 +263,16 @@ def _note_answer(part: Part, row: Row, number: int, plan: Plan) -> None:
 def _note_faults(part: Part, rows: list[Row], numbers: list[int]) -> None:
     wholes = ["\n".join(contents(row)) for row in rows]
     sides = characters.counted(wholes)[:, [characters.TRADITIONAL, characters.SIMPLIFIED]]
+    patterns = scan.worth("\n".join(wholes))
     for row, number, whole in zip(rows, numbers, wholes, strict=True):
-        _note_text(part, row, number, whole)
+        _note_text(part, row, number, whole, patterns)
     for at in np.flatnonzero(sides[:, 0] != sides[:, 1]):
         name = "script_traditional" if sides[at, 0] > sides[at, 1] else "script_simplified"
         part.note(name, numbers[at], wholes[at][:60])
 
 
-def _note_text(part: Part, row: Row, number: int, whole: str) -> None:
-    for kind, example in scan.scan(whole).items():
+def _note_text(part: Part, row: Row, number: int, whole: str, patterns: tuple[scan.Pattern, ...]) -> None:
+    for kind, example in scan.scan(whole, patterns).items():
         part.note(kind, number, example)
     if word := unsafe(whole):
         part.note("unsafe_text", number, scan.around(whole, max(0, whole.lower().find(word))))

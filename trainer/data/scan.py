@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 MARKS = re.compile(
@@ -109,26 +109,42 @@ PATTERNS = (
 )  # fmt: skip
 
 
-def _worth(text: str) -> Iterator[Pattern]:
+def worth(text: str) -> tuple[Pattern, ...]:
+    """Patterns that may be in a text, each with those of its needles that are: asked of many texts together, it spares
+    each of them the needles that none has."""
+    found = []
+    for pattern in PATTERNS:
+        needle = (
+            DIGITS if pattern.needle == DIGITS else tuple(word for word in pattern.needle if word in text)
+        )
+        if needle:
+            found.append(replace(pattern, needle=needle))
+    return tuple(found)
+
+
+def _worth(text: str, patterns: tuple[Pattern, ...] = PATTERNS) -> Iterator[Pattern]:
     """Patterns that may be in a text."""
     numbers = _LONG_NUMBER(text) is not None
-    for pattern in PATTERNS:
+    for pattern in patterns:
         if numbers if pattern.needle == DIGITS else any(word in text for word in pattern.needle):
             yield pattern
 
 
-def private(text: str) -> Iterator[tuple[Pattern, re.Match[str]]]:
+def private(text: str, patterns: tuple[Pattern, ...] = PATTERNS) -> Iterator[tuple[Pattern, re.Match[str]]]:
     """Personal data and keys in a text."""
-    for pattern in _worth(text):
+    for pattern in _worth(text, patterns):
         for match in pattern.find.finditer(text):
             if pattern.sure(match[0]):
                 yield pattern, match
 
 
-def scan(text: str) -> dict[str, str]:
-    """Faults of a text as {kind: example}; personal data and keys in the examples are masked."""
+def scan(text: str, patterns: tuple[Pattern, ...] = PATTERNS) -> dict[str, str]:
+    """Faults of a text as {kind: example}; personal data and keys in the examples are masked.
+
+    `patterns` are those that it may hold (`worth`).
+    """
     found: dict[str, str] = {}
-    for pattern, match in private(text):
+    for pattern, match in private(text, patterns):
         found.setdefault(pattern.kind, masked(match[0].strip()))
     if ("<" in text or "[" in text) and (match := MARKS.search(text)):
         found["doubled_bos"] = around(text, match.start())

@@ -23,7 +23,8 @@ def unsafe(text: str) -> str:
     single, phrases, chinese = _lists()
     words = WORD.findall(text.lower())
     found = "" if single.isdisjoint(words) else next(word for word in words if word in single)
-    if not found and (begun := phrases.keys() & set(words)):
+    if not found and not phrases.keys().isdisjoint(words):
+        begun = phrases.keys() & set(words)
         flat = f" {' '.join(words)} "
         found = next((phrase for word in begun for phrase in phrases[word] if f" {phrase} " in flat), "")
     if not found and not text.isascii() and (match := chinese.search(text)):
