@@ -38,6 +38,8 @@ SAMPLED = {
     "rewards": ["label"],
     "max_new_tokens": 3,
 }
+# LoRA takes more steps than a test has to tell reviews apart; one of the two answers it learns to give at once.
+ONE_ANSWER = {"rewards": ["regex:^1"], "learning_rate": 6e-3}
 COST = {}
 # Kinds that a method does not train with; every other pair must.
 LEFT_OUT = {"prefix", "prompt", "ptuning"}
@@ -130,7 +132,7 @@ def built(student, rows, folder, **changes):
 def moved(trainer, name):
     """(first, last) of a figure of the curve."""
     values = [row[name] for row in trainer.state.log_history if name in row]
-    some = min(2, len(values) // 2)  # answers that are sampled scatter
+    some = min(3, len(values) // 2)  # answers that are sampled scatter
     return sum(values[:some]) / some, sum(values[-some:]) / some
 
 
@@ -148,7 +150,7 @@ def test_every_method_moves_the_right_way(method, peft, student, teacher, guesse
     changes = {"teacher_model": str(teacher)} if method == "distillation" else {}
     start = student
     if method in ("grpo", "rloo"):
-        start, changes = guesser, SAMPLED | ({"learning_rate": 6e-3} if peft == "lora" else {})
+        start, changes = guesser, SAMPLED | (ONE_ANSWER if peft == "lora" else {})
     trainer, _, _ = built(start, rows(method), tmp_path, method=method, peft=peft, **changes)
     trainer.train()
     COST[f"{method} {peft}"] = time.process_time() - began
