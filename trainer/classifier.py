@@ -21,8 +21,11 @@ class Classifier:
     """
 
     def __init__(self, folder: RunFolder) -> None:
+        from transformers.utils.logging import disable_progress_bar
+
         from trainer.generate import load_for_inference
 
+        disable_progress_bar()
         self.config = folder.config()
         self.model, self.tokenizer, _ = load_for_inference(folder, self.config, "tuned")
 
