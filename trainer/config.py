@@ -272,20 +272,16 @@ class RunConfig(BaseModel):
     )
 
     processes: int = _field(
-        1, ge=1, le=64, en="processes that train together on a machine, one a GPU; each takes its own batch_size rows",
-        zh="一台機器上一起訓練的程序數，一個 GPU 一個；每個程序各取 batch_size 筆",
+        1, ge=1, le=64, en="processes that train together on a machine, one a GPU; each takes its own batch_size rows", zh="一台機器上一起訓練的程序數，一個 GPU 一個；每個程序各取 batch_size 筆",
     )  # fmt: skip
     machines: int = _field(
-        1, ge=1, le=64, en="machines that train together; more than one needs ray or slurm",
-        zh="一起訓練的機器數；多於一台需要 ray 或 slurm",
+        1, ge=1, le=64, en="machines that train together; more than one needs ray or slurm", zh="一起訓練的機器數；多於一台需要 ray 或 slurm",
     )  # fmt: skip
     parallel: Literal["ddp", "fsdp2", "zero1", "zero2", "zero3"] = _field(
-        "ddp", en="what several processes divide: ddp only the rows, the others optimizer states, gradients or weights too",
-        zh="多個程序分攤什麼：ddp 只分資料；其餘再分最佳化器狀態、梯度或權重",
+        "ddp", en="what several processes divide: ddp only the rows, the others optimizer states, gradients or weights too", zh="多個程序分攤什麼：ddp 只分資料；其餘再分最佳化器狀態、梯度或權重",
     )  # fmt: skip
     offload: bool = _field(
-        False, en="fsdp2 and zero: keep the divided parts in main memory, slower",
-        zh="fsdp2 與 zero：把分攤的部分放在主記憶體，較慢",
+        False, en="fsdp2 and zero: keep the divided parts in main memory, slower", zh="fsdp2 與 zero：把分攤的部分放在主記憶體，較慢",
     )  # fmt: skip
 
     @field_validator("task")

@@ -17,6 +17,7 @@ from typing import Any
 
 from trainer import runs
 from trainer.launch.local import memory_kills
+from trainer.messages import coded
 from trainer.runs import ACTIVE, ENDED, STATES, RunFolder, Superseded
 
 KINDS = ("train", "evaluate", "export")
@@ -126,6 +127,16 @@ class JobStore:
             if db.execute(query, (job.id, job.attempt)).rowcount:
                 self.folder(job).set_status(state="queued")
 
+    def reattach(self, job: Job, asked: bool) -> None:
+        """Queue the keeper of a run in another place again: it died, the run there did not."""
+        with self._write() as db:
+            query = "UPDATE jobs SET state = 'queued' WHERE id = ? AND attempt = ? AND state = 'running'"
+            if db.execute(query, (job.id, job.attempt)).rowcount:
+                folder = self.folder(job)
+                if asked:  # the next attempt's wish to stop
+                    folder.ask_stop(job.kind, attempt=job.attempt + 1)
+                folder.set_status(state="queued", **coded("reattaches"))
+
     def close(self, job: Job, state: str, of: tuple[str, ...] = WORKING, **status: Any) -> bool:
         """End a job that is in one of the states `of` from outside its worker. False: it was not, any more."""
         with self._write() as db:
@@ -177,7 +188,8 @@ class JobStore:
         with self._write() as db:
             db.execute("DELETE FROM jobs")
             for job_id, folder, kind, status in sorted(found, key=lambda entry: entry[0]):
-                state, row = status["state"], [folder.id, kind, device_of(folder.config(), kind)]
+                device = device_of(folder.config(), kind, status["where"], folder.id)
+                state, row = status["state"], [folder.id, kind, device]
                 row += [status["attempt"], status["pid"], status["pid_created"]]
                 row += [status["submitted"] or 0.0, status["started"]]
                 query = (
@@ -235,8 +247,13 @@ class JobStore:
             db.execute("COMMIT")
 
 
-def device_of(config: runs.RunConfig, kind: str) -> str:
-    """The queue that a job stands in: "cuda" or "cpu". Export computes on the CPU."""
+def device_of(config: runs.RunConfig, kind: str, where: str = "local", run: str = "") -> str:
+    """The queue that a job stands in: "cuda", "cpu", a machine, or its own where a cluster keeps the queue.
+
+    Export computes on the CPU.
+    """
+    if where != "local" and kind == "train":
+        return where if where.startswith("ssh") else f"{where} {run}"
     if kind == "export" or config.device == "cpu":
         return "cpu"
     if config.device == "cuda":

@@ -33,11 +33,17 @@ class Jobs:
         self.store = JobStore(home)
         self._silent: dict[tuple[int, int], tuple[float, Any]] = {}
 
-    def submit(self, folder: RunFolder, kind: str = "train", args: dict[str, Any] | None = None) -> int:
+    def submit(
+        self,
+        folder: RunFolder,
+        kind: str = "train",
+        args: dict[str, Any] | None = None,
+        where: str = "local",
+    ) -> int:
         """Queue a job of a run and start it when its device is free. Returns the job's id.
 
-        Submitting what is queued or at work returns that job. `args` are the export's. Raises UserError for
-        a run that was trained before, or that has no weights to evaluate or export.
+        Submitting what is queued or at work returns that job. `args` are the export's, `where` is the place
+        (launch/places.py). Raises UserError for a run that was trained before, or that has no weights to evaluate or export.
         """
         if kind not in KINDS:
             raise UserError(f"unknown job {kind!r}; the kinds are: {', '.join(KINDS)}")
@@ -46,9 +52,9 @@ class Jobs:
         if job is None:
             _check_startable(folder, kind)
             fresh = {**runs.NEW_STATUS, "attempt": folder.status(kind)["attempt"], "args": args or {}}
-            fresh |= {"submitted": round(time.time(), 3)}
+            fresh |= {"submitted": round(time.time(), 3), "where": where}
             del fresh["state"], fresh["job"]
-            job = self.store.enqueue(folder, kind, device_of(config, kind), **fresh)
+            job = self.store.enqueue(folder, kind, device_of(config, kind, where, folder.id), **fresh)
         self.dispatch()
         return job.id
 
@@ -88,9 +94,8 @@ class Jobs:
             raise UserError(f"{folder.id} is done; change a value and start a new version instead")
         saved = folder.saved_step()
         said = coded("resumes", step=saved) if saved else coded("starts_over")
-        job = self.store.enqueue(
-            folder, "train", device_of(config, "train"), step=saved, stage="", finished=None, **said
-        )
+        device = device_of(config, "train", status["where"], folder.id)
+        job = self.store.enqueue(folder, "train", device, step=saved, stage="", finished=None, **said)
         self.dispatch()
         return job.id
 
@@ -145,6 +150,10 @@ class Jobs:
         folder = self.store.folder(job)
         if not _lives(job, folder.status(job.kind)):
             local.kill(job.pid, job.pid_created or 0.0)  # what it started may have outlived it
+            status = folder.status(job.kind)
+            if job.state == "running" and _is_keeper(job, status) and status["state"] not in ENDED:
+                self.store.reattach(job, asked=folder.stop_asked(job.kind) is not None)
+                return False
             # Read again: a worker writes its last status before it ends, not after.
             state, status = _end_of_dead(job, folder)
         elif stop_overdue(folder, job.kind, GRACE):
@@ -166,6 +175,11 @@ class Jobs:
         return now - self._silent[job.id, job.attempt][0]
 
 
+def _is_keeper(job: Job, status: dict[str, Any]) -> bool:
+    """Whether a job's process only keeps sight of a run in another place."""
+    return job.kind == "train" and status["where"] != "local"
+
+
 def stop_overdue(folder: RunFolder, kind: str, grace: float) -> bool:
     """Whether a worker was asked to stop longer ago than it may take."""
     asked = folder.stop_asked(kind)
@@ -184,6 +198,9 @@ def stopped(folder: RunFolder, kind: str) -> tuple[str, dict[str, Any]]:
     state = folder.stop_reason(kind)
     if kind != "train":
         return state, coded("cancelled_work")
+    status = folder.status()
+    if status["where"] != "local" and status["code"] == "unreachable":
+        return state, coded("cancelled_away", where=status["where"])
     saved = folder.saved_step()
     step = max(saved, folder.status()["step"])  # the status is a second behind
     values = {"step": step, "saved": saved}

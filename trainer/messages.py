@@ -61,6 +61,30 @@ MESSAGES: dict[str, dict[str, str]] = {
         "en": "the worker could not start: {error}",
         "zh-TW": "工作程序無法啟動：{error}",
     },
+    "place_checked": {
+        "en": "looking whether {place} is ready, and installing what it lacks",
+        "zh-TW": "檢查 {place} 是否就緒，並安裝缺少的套件",
+    },
+    "place_sent": {
+        "en": "sending the run to {place}",
+        "zh-TW": "把這次訓練傳送到 {place}",
+    },
+    "place_started": {
+        "en": "started on {place}",
+        "zh-TW": "已在 {place} 啟動",
+    },
+    "unreachable": {
+        "en": "{place} has not answered for {minutes} minutes ({error}); the run there goes on, and is looked for again",
+        "zh-TW": "{place} 已 {minutes} 分鐘沒有回應（{error}）；那裡的訓練仍會繼續，稍後再試",
+    },
+    "reattaches": {
+        "en": "this machine was away; the run is looked for where it was started",
+        "zh-TW": "這台機器曾中斷；正在回到原處尋找這次訓練",
+    },
+    "cancelled_away": {
+        "en": "{where} could not be reached to cancel: the run may go on there; resume finds it again",
+        "zh-TW": "無法連上 {where} 取消：那裡的訓練可能還在進行；按繼續會再找到它",
+    },
     "scoring_tuned": {
         "en": "scoring the trained model on {rows} test rows",
         "zh-TW": "正在用 {rows} 筆測試資料為訓練後的模型評分",

@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from trainer import checkpoints
+from trainer import checkpoints, curve
 from trainer import config as run_config
 from trainer.config import TASK_NAME, RunConfig, UserError, write_atomic
 
@@ -38,6 +38,7 @@ NEW_STATUS: dict[str, Any] = {
     "state": "queued", "stage": "", "message": "", "pid": None, "pid_created": None, "memory_kills": None, "attempt": 0,
     "heartbeat": None, "step": 0, "total_steps": None, "submitted": None, "started": None, "finished": None,
     "eta_seconds": None, "peak_gb": None, "step_seconds": None, "code": "", "values": {}, "job": None, "args": {},
+    "where": "local",
 }  # fmt: skip
 
 
@@ -173,24 +174,7 @@ class RunFolder:
         What was written beyond the checkpoint from which the run went on is left out, be it another attempt or
         the same one after a want of memory. Rows that are not whole (a torn last line) are skipped.
         """
-        try:
-            lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        rows: list[dict[str, Any]] = []
-        newest = 0
-        for line in lines:
-            try:
-                row = json.loads(line)
-                step, attempt = row["step"], row.get("attempt", 0)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
-            if attempt > newest or (attempt == newest and rows and _goes_back(rows[-1], row)):
-                rows = [old for old in rows if old["step"] < step]
-                newest = attempt
-            if attempt == newest:  # a replaced worker may write one last row
-                rows.append(row)
-        return [row for row in rows if row["step"] > since]
+        return [row for row in curve.read(self.path / "metrics.jsonl") if row["step"] > since]
 
     def log_tail(self, n: int = 200) -> str:
         """The last `n` lines of log.txt; of a progress bar only its last drawing."""
@@ -216,9 +200,12 @@ class RunFolder:
 
     # asking the worker to stop
 
-    def ask_stop(self, kind: str = "train", why: str = "cancelled") -> None:
-        """Ask the worker of the present attempt to stop; it looks once a second. `why` is the state it will end in."""
-        attempt = self.status(kind)["attempt"]
+    def ask_stop(self, kind: str = "train", why: str = "cancelled", attempt: int | None = None) -> None:
+        """Ask the worker of the present attempt, or of that number, to stop; it looks once a second.
+
+        `why` is the state it will end in.
+        """
+        attempt = self.status(kind)["attempt"] if attempt is None else attempt
         if not self._stop_path(kind, attempt).exists():
             write_atomic(self._stop_path(kind, attempt), why)
 
@@ -268,12 +255,6 @@ class RunFolder:
         except (OSError, ValueError):
             return {}
         return values if isinstance(values, dict) else {}
-
-
-def _goes_back(last: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Whether the loop began again from a checkpoint between two rows of one attempt."""
-    again = any(name in last and name in row for name in ("loss", "eval_loss"))
-    return row["step"] < last["step"] or (row["step"] == last["step"] and again)
 
 
 def create(

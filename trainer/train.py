@@ -59,7 +59,7 @@ def train(folder: RunFolder, should_stop: Callable[[], bool] = lambda: False) ->
     _note_lineage(folder, config, staged, base_path, device)
     if not weights(folder, config).is_dir():
         checkpoints.remove_torn(folder.path / "checkpoints")
-        if config.world_size > 1:
+        if config.world_size > 1 or processes.on_ray():
             folder.set_status(stage="train")
             newest = checkpoints.newest_sound(folder.path / "checkpoints")
             ended = processes.train(folder, should_stop, newest)
@@ -72,7 +72,7 @@ def train(folder: RunFolder, should_stop: Callable[[], bool] = lambda: False) ->
         # The base of a classifier or a reward model has no such head: there is nothing to compare with.
         for which in ("tuned", "base") if entry.output == "text" else ("tuned",):
             if which not in folder.scores():  # a run that goes on after a kill may have one already
-                evaluate(folder, which, should_stop)
+                processes.score(folder, which) if processes.on_ray() else evaluate(folder, which, should_stop)
     except Stopped:
         return "cancelled"
     return "done"

@@ -25,6 +25,7 @@ from trainer import checkpoints
 from trainer.config import RunConfig, UserError
 from trainer.jobs import Jobs, stop_overdue, stopped
 from trainer.launch import local
+from trainer.launch.alone import Alone, next_attempt
 from trainer.memory import is_out_of_memory
 from trainer.messages import MISTAKE, coded
 from trainer.runs import Ended, RunFolder, Superseded
@@ -45,10 +46,13 @@ class Stopped(BaseException):
 class Worker:
     """One attempt of one job, in this process."""
 
-    def __init__(self, folder: RunFolder, job: int) -> None:
+    def __init__(self, folder: RunFolder, job: int, jobs: Jobs | Alone) -> None:
         assert folder.attempt is not None
         self.folder, self.kind, self.job = folder, folder.kind, job
-        self.jobs = Jobs(folder.path.parents[3])  # home/tasks/<task>/runs/<version>
+        self.jobs = jobs
+        self.away = (
+            folder.status()["where"] != "local" and folder.kind == "train"
+        )  # this keeps sight of another
         self.asked = threading.Event()  # to stop
         self.polled = self.obeyed = False  # the training loop looks for it; it has seen it
         self.ended = threading.Event()
@@ -69,9 +73,11 @@ class Worker:
         """SIGTERM, from outside or from the heartbeat. Runs in the main thread, between two of its steps."""
         if self.asked.is_set():
             return
+        if self.away and self.folder.stop_asked(self.kind) is None:
+            return  # this machine shuts down; the run elsewhere goes on and is found again
         self.asked.set()
         in_loop = self.polled and self.kind == "train" and self.folder.status()["stage"] == "train"
-        if not in_loop:
+        if not in_loop and not (self.away and self.polled):
             raise Stopped
 
     def beat(self) -> None:
@@ -135,12 +141,13 @@ class Worker:
         self.jobs.dispatch()
 
 
-def run(path: Path, kind: str, job: int, attempt: int, work: Work | None = None) -> int:
+def run(path: Path, kind: str, job: int, attempt: int, work: Work | None = None, alone: bool = False) -> int:
     """Do one attempt of a job. Returns the exit status: 0 done or not its turn, 1 otherwise.
 
-    `work` stands in for the kind's own work.
+    `work` stands in for the kind's own work; `alone`: no queue but the run folder's status.
     """
-    worker = Worker(RunFolder(path, attempt, kind), job)
+    home = path.parents[3]  # home/tasks/<task>/runs/<version>
+    worker = Worker(RunFolder(path, attempt, kind), job, Alone() if alone else Jobs(home))
     pid = os.getpid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for whoever follows the run
     try:
@@ -166,13 +173,39 @@ def _attempt(worker: Worker, work: Work | None) -> tuple[str, dict[str, Any]]:
     try:
         signal.signal(signal.SIGTERM, worker.on_signal)
         prepare_environment(worker.folder.config())
-        return worker.do(work or work_of(worker.kind))
+        return worker.do(work or (place_work if worker.away else work_of(worker.kind)))
     except UserError as error:  # run.yaml was damaged after it was queued
         return "failed", {"code": MISTAKE, "message": " ".join(str(error).split())}
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker.ended.set()
         heart.join()
+
+
+def place_work(folder: RunFolder, should_stop: Callable[[], bool], _: Path | None) -> None:
+    """The work of a run that is trained in another place: keep sight of it (launch/keeper.py)."""
+    from trainer.launch import keeper, places
+
+    where, known = folder.status()["where"], places.load(folder.path.parent.parent)
+    keeper.keep(folder, open_place(where, known, folder), should_stop)
+
+
+def open_place(where: str, known: Any, folder: RunFolder) -> Any:
+    """The place of a run, by its name and what the task's definition says of it."""
+    from trainer.launch import places
+
+    kind = places.kind_of(where)
+    if kind == "ssh":
+        from trainer.launch.ssh import Ssh
+
+        return Ssh(places.remote_of(where, known))
+    if kind == "ray":
+        from trainer.launch.ray_jobs import RayCluster
+
+        return RayCluster(where.partition(":")[2], known.ray, folder.path.parents[3])
+    from trainer.launch.slurm import Slurm
+
+    return Slurm(known.slurm, folder.path.parents[3])
 
 
 def work_of(kind: str) -> Work:
@@ -274,9 +307,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer.worker", description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--kind", choices=("train", "evaluate", "export"), default="train")
-    parser.add_argument("--job", type=int, required=True)
-    parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--job", type=int, default=0)
+    parser.add_argument("--attempt", type=int, default=0, help="0: the next one, with --alone")
+    parser.add_argument("--alone", action="store_true", help="no queue: another place, or a cluster's own")
     args = parser.parse_args()
+    if args.alone:
+        attempt = args.attempt or next_attempt(RunFolder(args.run))
+        return run(args.run, args.kind, 0, attempt, alone=True)
     return run(args.run, args.kind, args.job, args.attempt)
 
 

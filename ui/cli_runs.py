@@ -117,7 +117,12 @@ def new(name: Annotated[str, typer.Argument(metavar="TASK")]) -> None:
 
 def train(
     run: RunFile,
-    on: Annotated[str, typer.Option(help="Where it runs: local.")] = "local",
+    where: Annotated[
+        str, typer.Option("--where", "--on", help="Where it runs: local, ssh:HOST, ray:ADDRESS or slurm.")
+    ] = "local",
+    slurm_file: Annotated[
+        Path | None, typer.Option(help="Write the sbatch script of a new run here, and start nothing.")
+    ] = None,
     detach: Annotated[bool, typer.Option(help="Queue it and return at once.")] = False,
     rehearse: Annotated[
         bool,
@@ -127,15 +132,19 @@ def train(
 ) -> None:
     """Start a run and follow it; Ctrl-C leaves it running."""
     from ui.home import home
-    from ui.start import start
+    from ui.start import start, write_slurm
 
-    if on != "local":
-        raise UserError(f"--on {on}: only 'local' is built so far; leave --on away")
     wanted = wanted_run(run)
     if rehearse:
         try_out(wanted, as_json)
         return
-    folder = start(home(), jobs(), wanted, reasons_of(run, wanted))
+    if slurm_file:
+        folder = write_slurm(home(), wanted, slurm_file, reasons_of(run, wanted))
+        emit(
+            {"id": folder.id, "folder": str(folder.path), "script": str(slurm_file)}
+        ) if as_json else typer.echo(f"{folder.id}: sbatch {slurm_file} trains it in {folder.path}")
+        return
+    folder = start(home(), jobs(), wanted, reasons_of(run, wanted), where)
     if detach:
         emit({"id": folder.id, "folder": str(folder.path)}) if as_json else typer.echo(
             f"{folder.id}: queued in {folder.path}"

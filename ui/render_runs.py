@@ -18,6 +18,8 @@ def status(run_id: str, value: dict[str, Any], t: Translate) -> str:
     parts = [f'<b>{escape(run_id)}</b> <span class="state {escape(state)}">{t("state." + state)}</span>']
     if state == "running" and stage:
         parts.append(f"<span>{t('stage.' + stage)}</span>")
+    if value.get("where", "local") != "local":
+        parts.append(f"<span>{escape(t('runs.where', where=value['where']))}</span>")
     step, total = value.get("step"), value.get("total_steps")
     if step and total:
         parts.append(f"<span>{t('runs.step', step=step, total=total)}</span>")

@@ -7,8 +7,10 @@ from typing import Any
 
 from kb.errors import UserError
 from trainer import runs
+from trainer.atomic import write_atomic
 from trainer.config import RunConfig
 from trainer.jobs import Jobs
+from trainer.launch import places
 from ui.home import Home
 
 
@@ -23,9 +25,25 @@ def check(config: RunConfig) -> None:
             raise UserError(f"{field}: {value}: no such file; give the path of your data")
 
 
-def start(home: Home, jobs: Jobs, config: RunConfig, reasons: dict[str, Any] | None = None):
+def start(
+    home: Home, jobs: Jobs, config: RunConfig, reasons: dict[str, Any] | None = None, where: str = "local"
+):
     """Queue a run and return its folder. Refuses at once what the worker would refuse a minute later."""
     check(config)
+    task = home.tasks / config.task
+    places.check(where, config, task)
     folder = runs.create(home.tasks, config, reasons=reasons)
-    jobs.submit(folder)
+    places.remember(task, where)
+    jobs.submit(folder, where=where)
+    return folder
+
+
+def write_slurm(home: Home, config: RunConfig, out: Path, reasons: dict[str, Any] | None = None):
+    """Make a run folder and the sbatch script that trains it there; nothing is queued or started here."""
+    from trainer.launch import slurm
+
+    check(config)
+    wanted = places.load(home.tasks / config.task).slurm
+    folder = runs.create(home.tasks, config, reasons=reasons)
+    write_atomic(out, slurm.script(folder.path, config, wanted))
     return folder

@@ -195,7 +195,7 @@ def print_documents(documents: Sequence[Any]) -> None:
 
 
 def print_runs(folders: Sequence[Any]) -> None:
-    grid = table("run", "state", "method", "base_model", "accuracy", "submitted")
+    grid = table("run", "state", "where", "method", "base_model", "accuracy", "submitted")
     for folder in folders:
         status, fault = folder.status(), folder.fault()
         config = None if fault else folder.config()
@@ -203,12 +203,11 @@ def print_runs(folders: Sequence[Any]) -> None:
         grid.add_row(
             folder.id,
             status["state"],
+            status["where"],
             f"{config.method} {config.peft}" if config else "",
             config.base_model if config else escape(fault or ""),
             "" if accuracy is None else f"{accuracy:.3f}",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(status["submitted"]))
-            if status.get("submitted")
-            else "",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(status["submitted"] or 0)),
         )
     console.print(
         grid
@@ -221,7 +220,7 @@ def print_run(folder: Any, lang: str) -> None:
     status, t = folder.status(), translator(lang)
     stage = t("stage." + status["stage"]) if status.get("stage") else ""
     console.print(
-        f"[bold]{folder.id}[/] {t('state.' + status['state'])} {stage} {escape(message(status, lang))}  [dim]{folder.path}[/]"
+        f"[bold]{folder.id}[/] {t('state.' + status['state'])} {stage} {escape(message(status, lang))}  [dim]{status['where']} {folder.path}[/]"
     )
     if status.get("total_steps"):
         console.print(f"step {status['step']} of {status['total_steps']}")

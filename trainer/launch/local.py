@@ -36,7 +36,8 @@ def spawn(folder: RunFolder, kind: str, job: int, attempt: int) -> tuple[int, fl
     Returns its pid and creation time (unix seconds). Raises OSError when the machine refuses.
     """
     wait_for_dead_children()
-    with (folder.path / "log.txt").open("ab") as log:
+    away = kind == "train" and folder.status()["where"] != "local"  # then log.txt is the other worker's
+    with (folder.path / ("keeper.log" if away else "log.txt")).open("ab") as log:
         child = subprocess.Popen(
             command(folder, kind, job, attempt),
             stdin=subprocess.DEVNULL,

@@ -35,7 +35,7 @@ def train(folder: RunFolder, should_stop: Callable[[], bool], checkpoint: Path |
     """
     config = folder.config()
     failure_path(folder).unlink(missing_ok=True)
-    if os.environ.get(LAUNCHER) == "ray":
+    if on_ray():
         from trainer.launch import ray_train
 
         ray_train.train(folder, should_stop, checkpoint)
@@ -45,6 +45,18 @@ def train(folder: RunFolder, should_stop: Callable[[], bool], checkpoint: Path |
         said = json.loads(failure_path(folder).read_bytes())
         raise Ended("oom" if said["code"] == "oom" else "failed", said)
     return any((folder.path / name).is_dir() for name in ("adapter", "model"))
+
+
+def on_ray() -> bool:
+    """Whether this worker is the driver of a Ray job."""
+    return os.environ.get(LAUNCHER) == "ray"
+
+
+def score(folder: RunFolder, which: str) -> None:
+    """Score the run's weights on a node of the Ray cluster."""
+    from trainer.launch import ray_train
+
+    ray_train.evaluate(folder, which)
 
 
 def _launch(

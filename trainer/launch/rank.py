@@ -68,22 +68,29 @@ def together(asked: Callable[[], bool]) -> Callable[[], bool]:
 
 def run(folder: RunFolder, checkpoint: Path | None) -> int:
     """Do the work; what goes wrong is left in the run folder for the worker to tell. Returns the exit status."""
-    from trainer.worker import explain
-
     try:
         work(folder, checkpoint)
     except Superseded as error:
         print(f"process {os.environ.get('RANK')} ends: {error}", file=sys.stderr)
         return 1
-    except UserError as error:
-        return _fail(folder, {"code": MISTAKE, "values": {}, "message": " ".join(str(error).split())})
     except Exception as error:
-        traceback.print_exc()
-        return _fail(folder, explain(error, folder))
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        return fail(folder, said_of(error, folder))
     return 0
 
 
-def _fail(folder: RunFolder, said: dict) -> int:
+def said_of(error: Exception, folder: RunFolder) -> dict:
+    """Status keys for what went wrong in a process."""
+    from trainer.worker import explain
+
+    if isinstance(error, UserError):
+        return {"code": MISTAKE, "values": {}, "message": " ".join(str(error).split())}
+    return explain(error, folder)
+
+
+def fail(folder: RunFolder, said: dict) -> int:
+    """Leave them for the worker. Returns the exit status."""
     # The first failure is the cause: when one process goes, the others lose their connection to it.
     if not failure_path(folder).exists():
         write_atomic(failure_path(folder), json.dumps(said, ensure_ascii=False))

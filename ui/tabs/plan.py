@@ -58,6 +58,14 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
             gr.Markdown(f"{t('plan.hardware')}: {machine(context, t)}")
             page.recommend = gr.Button(t("plan.recommend"), elem_id="recommend")
             page.rehearse = gr.Button(t("plan.rehearse"), elem_id="rehearse")
+            page.where = gr.Dropdown(
+                choices=[(t("plan.where_local"), "local"), (t("plan.where_ssh"), "ssh"), ("SLURM", "slurm")],
+                value="local",
+                label=t("plan.where"),
+                info=t("plan.where_info"),
+                allow_custom_value=True,
+                elem_id="where",
+            )
             page.start = gr.Button(t("plan.start"), variant="primary", elem_id="start")
             page.error = gr.HTML()
         with gr.Column(scale=7, min_width=420):
@@ -256,15 +264,18 @@ def connect_starting(context: Context, lang: str, t: Translate, page: Any, runs_
         try_out, list(page.fields.values()), [page.rehearsal, page.error], concurrency_limit=1
     )
 
-    def begin(plan: Any, *values: Any):
+    def begin(plan: Any, where: str, *values: Any):
         try:
             wanted = wanted_run(values)
-            folder = start(context.home, context.jobs, wanted, reasons_for(plan, wanted, lang))
+            reasons = reasons_for(plan, wanted, lang)
+            folder = start(context.home, context.jobs, wanted, reasons, (where or "local").strip())
         except UserError as fault:
             return render.error(str(fault), lang), gr.skip(), gr.skip()
         return render.note(t("plan.started", id=folder.id)), gr.Tabs(selected="runs"), folder.id
 
-    page.start.click(begin, [page.plan, *page.fields.values()], [page.error, tabs, runs_page.wanted])
+    page.start.click(
+        begin, [page.plan, page.where, *page.fields.values()], [page.error, tabs, runs_page.wanted]
+    )
 
 
 def rehearsal(context: Context, wanted: run_config.RunConfig) -> Iterator[tuple[str, dict[str, Any] | None]]:
