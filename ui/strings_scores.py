@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 SCORES: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
-    "scores.group": ("", ""),
     "scores.all": ("all", "全部"),
     "scores.questions": ("questions", "題數"),
     "scores.answered": ("answered", "已回答"),

@@ -381,7 +381,7 @@ def print_answer_scores(found: dict[str, Any], lang: str) -> None:
     t = translator(lang)
     groups = {t("scores.all"): found["all"], **found["by_lang"], **found["by_kind"]}
     for names in SCORE_COLUMNS:
-        grid = table(t("scores.group"), *(t(f"scores.{name}") for name in names))
+        grid = table("", *(t(f"scores.{name}") for name in names))
         for group, figures in groups.items():
             grid.add_row(escape(group), *(_figure(figures[name]) for name in names))
         console.print(grid)
