@@ -25,6 +25,7 @@ from pydantic import (
 
 from kb.errors import UserError
 from trainer.atomic import write_atomic
+from trainer.mapping import read_mapping
 
 STARTER = "starter"
 WHOLE = ("full", "freeze")  # kinds of `peft` that keep a whole model, not an adapter beside the base
@@ -254,6 +255,11 @@ class RunConfig(BaseModel):
         zh="每筆測試資料生成的 token 數；也是 grpo、rloo、distillation 取樣回答的上限",
     )  # fmt: skip
 
+    report_to: list[Literal["trackio", "wandb", "tensorboard"]] = _field(
+        [],
+        en="trackers that get the curve too: trackio (here), tensorboard (files), wandb (files, sent by `wandb sync`)",
+        zh="曲線另外交給哪些工具：trackio（本機）、tensorboard（檔案）、wandb（檔案，以 `wandb sync` 上傳）",
+    )
     smoke: bool = _field(
         True,
         en="try two steps on the longest rows before training; their memory and time replace the estimate",
@@ -283,6 +289,13 @@ class RunConfig(BaseModel):
     offload: bool = _field(
         False, en="fsdp2 and zero: keep the divided parts in main memory, slower", zh="fsdp2 與 zero：把分攤的部分放在主記憶體，較慢",
     )  # fmt: skip
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _trackers_may_be_one_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [name.strip() for name in value.split(",") if name.strip() not in ("", "none")]
+        return value
 
     @field_validator("task")
     @classmethod
@@ -356,7 +369,7 @@ REASONS = "reasons"  # beside a run's values in its file: why each has its value
 
 def load(path: Path) -> RunConfig:
     """Read run.yaml. Raises UserError for a missing file, broken YAML (with its line) or a bad value."""
-    values = _read(path)
+    values = read_mapping(path)
     values.pop(REASONS, None)
     # PyYAML reads 1e-4 as text; pydantic turns it into a number by the field's type.
     return from_dict(values, str(path))
@@ -364,31 +377,11 @@ def load(path: Path) -> RunConfig:
 
 def reasons_in(path: Path) -> dict[str, Any]:
     """The reasons that `recommend --save` or the start of a run left in a run.yaml; none where it has none."""
-    found = _read(path).get(REASONS)
+    found = read_mapping(path).get(REASONS)
     if not isinstance(found, dict):
         return {}
     whole = {"value", "rule", "because", "citation"}
     return {name: row for name, row in found.items() if isinstance(row, dict) and whole <= row.keys()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; `tunesmith runs` lists the runs, `tunesmith new` makes a task"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise UserError(f"{path}:{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}:1: expected `field: value` lines, found {type(values).__name__}")
-    return values
 
 
 def save(config: RunConfig, path: Path, reasons: dict[str, Any] | None = None) -> None:

@@ -104,6 +104,7 @@ def rehearsed(config: RunConfig, folder: Path) -> RunConfig:
         "processes": 1,
         "machines": 1,
         "parallel": "ddp",
+        "report_to": [],
         "smoke": False,  # its memory is another model's
         "time_limit_hours": 0.0,
         "max_steps": STEPS,

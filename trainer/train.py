@@ -10,17 +10,15 @@ import contextlib
 import dataclasses
 import logging
 import os
-import platform
 import resource
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer import base, checkpoints, memory, progress, rate, smoke
+from trainer import base, checkpoints, memory, origin, progress, rate, smoke, trackers
 from trainer.calibration import measured_pair, note
 from trainer.config import STARTER, RunConfig
 from trainer.data.check import Lengths
@@ -37,7 +35,6 @@ from trainer.methods.kinds import INITIAL
 from trainer.runs import RunFolder
 from trainer.starter import make_starter
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "bitsandbytes")
 LONG_RUN = 120.0  # predicted seconds from which two for a measurement of the device are worth it
 
 
@@ -49,6 +46,8 @@ def train(folder: RunFolder, should_stop: Callable[[], bool] = lambda: False) ->
     """
     config = folder.config()
     entry = check(config)
+    trackers.check(config)
+    trackers.prepare(folder, config)
     folder.set_status(stage="data", message="")
     staged = thaw(folder.path / "data") or stage(config)
     if should_stop():
@@ -67,6 +66,7 @@ def train(folder: RunFolder, should_stop: Callable[[], bool] = lambda: False) ->
             ended = _train(folder, config, base_path, tokenizer, staged, device, should_stop)
         if not ended:
             return "cancelled"
+    origin.note_result(folder, weights(folder, config))
     folder.set_status(stage="evaluate", eta_seconds=None)
     try:
         # The base of a classifier or a reward model has no such head: there is nothing to compare with.
@@ -177,6 +177,7 @@ def builder(folder: RunFolder, base_path: Path, tokenizer: Any, device: str) -> 
         import transformers
         from transformers.trainer_callback import PrinterCallback
 
+        trackers.prepare(folder, config)
         transformers.set_seed(config.seed)
         model = base.load_model(base_path, config, device, labels=head_labels(folder, config))
         entry = METHODS[config.method]
@@ -313,27 +314,7 @@ def _note_lineage(folder: RunFolder, config: RunConfig, staged: Staged, base_pat
         rows=staged.card["rows"],
         seed=config.seed,
         base_model={"name": config.base_model, "path": str(base_path)},
-        versions={name: found for name in PACKAGES if (found := _version(name))},
-        hardware=_hardware(device),
+        versions=origin.versions(),
+        code=origin.code_state(),
+        hardware=origin.hardware(device),
     )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _hardware(device: str) -> dict[str, Any]:
-    import torch
-
-    found: dict[str, Any] = {
-        "device": device,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-    if device == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(0)
-        found["memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
-    return found

@@ -27,6 +27,7 @@ from ui import (
     cli_made,
     cli_review,
     cli_runs,
+    cli_sweep,
 )
 from ui.cli_library import Since, Source, filtered
 from ui.i18n import screen_lang
@@ -304,6 +305,7 @@ def kb_site(
 
 
 cli_runs.register(app)
+cli_sweep.register(app)
 cli_export.register(app)
 app.command()(cli_library.ingest)
 app.command()(cli_evaluate.eval_answers)

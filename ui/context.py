@@ -32,6 +32,17 @@ class Context:
         return Index.open(self.home.index, **self.home.stores())
 
     @cached_property
+    def dashboard(self) -> Any:
+        """trackio's dashboard; it ends with the app."""
+        import atexit
+
+        from trainer.trackers import Dashboard
+
+        made = Dashboard(self.home.path)
+        atexit.register(made.close)
+        return made
+
+    @cached_property
     def hardware(self) -> Any:
         from trainer.hardware import probe
 

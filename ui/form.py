@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, str]] = {  # group: its first and last field, in Ru
     "where": ("device", "offload"),
 }
 NAMES = list(RunConfig.model_fields)
-LISTS = ("rewards",)
+LISTS = ("rewards", "report_to")
 
 
 def fields_of(group: str) -> list[str]:

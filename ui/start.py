@@ -16,9 +16,10 @@ from ui.home import Home
 
 def check(config: RunConfig) -> None:
     """Raise UserError for what the worker would refuse a minute later."""
-    from trainer import methods
+    from trainer import methods, trackers
 
     methods.check(config)
+    trackers.check(config)
     for field in ("train_file", "eval_file", "test_file"):
         value = getattr(config, field)
         if value and not Path(value).is_file():

@@ -48,8 +48,8 @@ RUNS: dict[str, tuple[str, str]] = {
         "無法與它分出高下的有：{others}。",
     ),
     "sweep.caveat_loss": (
-        "Chosen by evaluation loss on {n} rows; small differences may be chance.",
-        "依 {n} 筆資料的評估損失挑選；差異小時可能只是運氣。",
+        "Chosen by a loss on few rows; small differences may be chance.",
+        "依少量資料上的損失挑選；差異小時可能只是運氣。",
     ),
     "sweep.none": ("none", "無"),
     "sweep.open": ("{done} of {total} runs have ended", "{total} 個訓練中已結束 {done} 個"),

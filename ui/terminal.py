@@ -14,11 +14,10 @@ from rich.table import Table
 from assistant.recommend import first_step
 from assistant.types import Answer, Hit, Recommendation
 from trainer.messages import message
-from ui import render_verify
+from ui import render_verify, terminal_runs
 from ui.i18n import duration, translator
 from ui.render import alternative_text, localised, value_text
 from ui.render_plan import fix_label
-from ui.render_runs import MORE, figure
 
 console = Console(highlight=False)
 SCORE_COLUMNS = (
@@ -224,37 +223,13 @@ def print_run(folder: Any, lang: str) -> None:
     )
     if status.get("total_steps"):
         console.print(f"step {status['step']} of {status['total_steps']}")
-    print_live(folder, lang)
+    terminal_runs.print_live(folder, lang)
     print_scores(folder.scores())
     reasons = folder.reasons()
     grid = table("field", "value", "why")
     for name, value in folder.config().model_dump().items():
         grid.add_row(name, value_text(value), escape(str((reasons.get(name) or {}).get("because", ""))))
     console.print(grid)
-
-
-def print_live(folder: Any, lang: str) -> None:
-    """The newest figures of the curve, and what it shows with the page to read."""
-    from trainer import watch
-    from trainer.memory import ADJUSTED
-
-    status, t = folder.status(), translator(lang)
-    parts = []
-    if status["state"] == "running" and status.get("eta_seconds"):
-        parts.append(t("runs.eta", n=duration(status["eta_seconds"], t)))
-    if status.get("peak_gb"):
-        parts.append(t("runs.peak", n=status["peak_gb"]))
-    newest: dict[str, float] = {}
-    for row in folder.metrics():
-        newest |= {name: row[name] for name in ("loss", "eval_loss", *MORE) if row.get(name) is not None}
-    parts += [f"{t('runs.' + name)} {figure(name, value)}" for name, value in newest.items()]
-    if parts:
-        console.print(" · ".join(parts))
-    for change in folder.lineage().get(ADJUSTED) or []:
-        console.print(f"[yellow]{escape(t('runs.adjusted', **change))}[/]")
-    for flag in watch.flags(folder):
-        told = f"[yellow]{escape(flag.name[lang])}[/]: {escape(flag.text[lang])} {escape(flag.remedy[lang])}"
-        console.print(f"{told} [dim]{flag.page}[/]")
 
 
 def print_scores(scores: dict[str, Any]) -> None:

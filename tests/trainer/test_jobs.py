@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -65,6 +66,12 @@ def until_step(run, step):
 
 def pid_of(run):
     return run.status()["pid"]
+
+
+def worker_of(jobs, run):
+    """The pid of a run's worker, while its job is at work."""
+    job = jobs.open_job(run.id)
+    return job.pid if job is not None and job.state in ("starting", "running") else None
 
 
 def begun(home):
@@ -130,6 +137,51 @@ def test_a_killed_worker_is_lost_and_resumes_from_its_checkpoint(home):
     assert begun(home) == [("begin", run.id, "0"), ("begin", run.id, str(saved)), ("end", run.id, "40")]
     assert [row["step"] for row in run.metrics()] == list(range(1, 41))
     assert run.status()["attempt"] == 2 and run.status()["message"] == ""
+
+
+def test_twenty_kills_at_random_moments_lose_nothing_double_nothing_and_tear_nothing(home, monkeypatch):
+    monkeypatch.setenv("SLOW_STEP", "0.01")
+    chance = random.Random(7)
+    long, after, jobs = new_run(home, steps=400), new_run(home, steps=2), Jobs(home)
+    jobs.submit(long)
+    jobs.submit(after)
+    torn = []
+    watching = threading.Event()
+
+    def watch():  # what a page would read, all the while
+        while not watching.is_set():
+            torn.extend(text for run in (long, after) if (text := run.fault()))
+            long.metrics()
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    kills = 0
+    while kills < 20:
+        until(lambda: jobs.dispatch() or worker_of(jobs, long) or long.status()["state"] == "done")
+        time.sleep(
+            chance.uniform(0, 0.6)
+        )  # while it imports, between steps, in a checkpoint, while it reports
+        pid = worker_of(jobs, long)
+        if pid is None:  # it was done before
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        kills += 1
+        until(lambda: jobs.dispatch() or long.status()["state"] in runs.ENDED)
+        if long.status()["state"] != "done":
+            jobs.resume(long.id)
+    until_state(long, "done", jobs=jobs)
+    until_state(after, "done", jobs=jobs)
+    watching.set()
+    watcher.join()
+    assert kills == 20 and torn == []
+    assert [row["step"] for row in long.metrics()] == list(range(1, 401))
+    ends = [(run, step) for what, run, step in begun(home) if what == "end"]
+    assert sorted(ends) == [(long.id, "400"), (after.id, "2")]
+    assert len([job for job in jobs.list() if job.state in runs.ACTIVE]) == 0
+    begins = [int(step) for what, run, step in begun(home) if what == "begin" and run == long.id]
+    assert begins == sorted(begins)  # every attempt went on from where one before it had saved
 
 
 def test_a_killed_worker_frees_its_device_for_the_next(home):

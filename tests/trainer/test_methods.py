@@ -99,7 +99,7 @@ ELSEWHERE = {
     "starter_vocab_size": "test_starter", "teacher_model": "here", "class_balance": "here",
     "processes": "launch/test_processes", "machines": "launch/test_processes", "parallel": "launch/test_processes",
     "offload": "launch/test_processes",
-    "smoke": "test_safety", "time_limit_hours": "test_jobs", "save_total_limit": "test_safety",
+    "smoke": "test_safety", "report_to": "test_trackers", "time_limit_hours": "test_jobs", "save_total_limit": "test_safety",
 }  # fmt: skip
 
 

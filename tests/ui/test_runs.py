@@ -1,13 +1,17 @@
 """The Runs tab and `run show` of a run that trains: newest figures, what the curve shows, what was changed."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
-from trainer import runs, watch
+from trainer import repeat, runs, sweeps, watch
 from trainer.config import RunConfig
 from trainer.memory import ADJUSTED
-from ui import render_runs, terminal
+from ui import render_runs, render_sweep, terminal_runs
 from ui.i18n import STRINGS, translator
 from ui.tabs import runs as tab
+from ui.tabs import sweeps as part
 
 
 @pytest.fixture
@@ -55,7 +59,56 @@ def test_another_measure_is_drawn_on_request(run):
 
 def test_the_terminal_shows_them_too(run, monkeypatch):
     said = []
-    monkeypatch.setattr(terminal.console, "print", lambda text="", **_: said.append(str(text)))
-    terminal.print_live(run, "zh-TW")
+    monkeypatch.setattr(terminal_runs.console, "print", lambda text="", **_: said.append(str(text)))
+    terminal_runs.print_live(run, "zh-TW")
     text = "\n".join(said)
     assert "還要" in text and "評估損失 2" in text and "過擬合" in text and "batch_size 2" in text
+
+
+@pytest.fixture
+def swept(tmp_path):
+    config = RunConfig(task="t", base_model="starter", train_file="x", device="cpu")
+    sweep, made = sweeps.create(
+        tmp_path / "tasks", config, sweeps.parse(["learning_rate=1e-4,2e-4", "r=8,16"])
+    )
+    for number, run in enumerate(made[:3]):
+        (run.path / "eval").mkdir()
+        tuned = {"accuracy": 0.8 + number / 100, "interval": [0.7, 0.9]}
+        (run.path / "eval" / "metrics.json").write_text(json.dumps({"n": 60, "tuned": tuned}))
+        run.set_status(state="done")
+    return SimpleNamespace(home=SimpleNamespace(tasks=tmp_path / "tasks")), sweep
+
+
+@pytest.mark.parametrize("lang", ["en", "zh-TW"])
+def test_a_sweep_shows_its_table_plot_best_and_caveat(swept, lang, monkeypatch):
+    context, sweep = swept
+    t = translator(lang)
+    _, _, html, _ = part.update(context, t, None)
+    assert "t/v3" in html and 'class="best"' in html and "60" in html and "t/v1, t/v2" in html
+    rows = sweeps.table(context.home.tasks, sweep)
+    frame = render_sweep.points(sweep, rows)
+    assert list(frame["x"]) == [1e-4, 1e-4, 2e-4] and set(frame["series"]) == {"r 8", "r 16"}
+    said = []
+    monkeypatch.setattr(terminal_runs.console, "print", lambda text="", **_: said.append(str(text)))
+    terminal_runs.print_sweep(sweep, rows, lang)
+    assert any("t/v3" in line and "0.820" in line for line in said)
+
+
+def test_no_sweep_shows_nothing(tmp_path):
+    context = SimpleNamespace(home=SimpleNamespace(tasks=tmp_path))
+    assert len(part.update(context, translator("en"), None)) == 4
+
+
+@pytest.mark.parametrize("lang", ["en", "zh-TW"])
+def test_a_repeated_run_tells_whether_it_is_the_same(run, lang):
+    tasks = run.path.parents[2]
+    run.add_lineage(result={"loss": 1.0, "weights_sha256": "a"}, versions={"torch": "2"})
+    child = runs.create(tasks, run.config(), parent=run)
+    child.add_lineage(repeats=run.id, result={"loss": 1.0, "weights_sha256": "a"}, versions={"torch": "2"})
+    assert ("equal", "一致")[lang != "en"] in render_sweep.repeat_text(
+        repeat.comparison(tasks, child), translator(lang)
+    )
+    child.add_lineage(result={"loss": 1.5, "weights_sha256": "b"}, versions={"torch": "3"})
+    assert "versions.torch 2 → 3" in render_sweep.repeat_text(
+        repeat.comparison(tasks, child), translator(lang)
+    )

@@ -41,12 +41,20 @@ def training_arguments(config: RunConfig, output: Path, device: str, eval_rows: 
         "gradient_checkpointing": config.gradient_checkpointing,
         "logging_steps": config.logging_steps,
         "logging_nan_inf_filter": False,
-        "report_to": "none",
+        **_trackers(config, output),
         "disable_tqdm": True,
         "dataloader_pin_memory": device == "cuda",
         **saves,
         **evaluates,
     }
+
+
+def _trackers(config: RunConfig, output: Path) -> dict[str, Any]:
+    """The task is the project and the version the run's name; trackio keeps to this machine (trackers.py)."""
+    if not config.report_to:
+        return {"report_to": "none"}
+    named = {"project": config.task, "run_name": output.parent.name, "trackio_static_space_id": False}
+    return {"report_to": list(config.report_to), **named}
 
 
 def _cadence(config: RunConfig, eval_rows: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from html import escape
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,19 +11,19 @@ import gradio as gr
 import pandas as pd
 
 from kb.errors import UserError
-from trainer import runs, watch
+from trainer import repeat, runs, watch
 from trainer.memory import ADJUSTED
-from ui import render, render_runs
+from ui import render, render_runs, render_sweep
 from ui.context import Context
 from ui.i18n import Translate
-from ui.tabs import test
+from ui.tabs import sweeps, test
 
 POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-run", "secret": "not-a-secret"}
 LOG_LINES = 40
 ACTIVE = ("queued", "starting", "running")
 RESUMABLE = ("cancelled", "failed", "lost", "oom", "timeout")
-SHOWN = 14  # components that a poll writes
+SHOWN = 15  # components that a poll writes
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
@@ -31,6 +33,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
     with gr.Row():
         page.run = gr.Dropdown(choices=[], label=t("runs.choose"), scale=4, elem_id="run")
         page.cancel = gr.Button(t("runs.cancel"), scale=0, min_width=120, elem_id="cancel")
+        page.repeat = gr.Button(t("runs.repeat"), scale=0, min_width=120, elem_id="repeat")
         page.resume = gr.Button(t("runs.resume"), scale=0, min_width=120, elem_id="resume")
         page.test = gr.Button(t("runs.test"), variant="primary", scale=0, min_width=160, elem_id="test-run")
     page.status = gr.HTML(render.note(t("runs.none", button=t("plan.start"))), elem_id="run-status")
@@ -60,13 +63,14 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
     with gr.Accordion(t("runs.values"), open=False):
         page.values = gr.HTML()
     page.table = gr.HTML()
+    sweeps.build(context, t, page)
     page.timer = gr.Timer(POLL_SECONDS)
     return page
 
 
 def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any, tabs: Any) -> None:
     shown = [page.seen, page.run, page.status, page.curve, page.scores, page.log, page.values, page.table]
-    shown += [page.cancel, page.resume, page.test, page.live, page.flags, page.more]
+    shown += [page.cancel, page.resume, page.test, page.live, page.flags, page.more, page.repeat]
 
     def poll(wanted: str, seen: tuple, measure: str):
         return update(context, lang, t, wanted, seen, measure)
@@ -98,6 +102,8 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
 
     page.cancel.click(act(context.jobs.cancel, "runs.cancelled"), page.wanted, page.message)
     page.resume.click(act(context.jobs.resume, "runs.resumed"), page.wanted, page.message)
+    page.repeat.click(partial(again, context, t), page.wanted, [page.message, page.wanted])
+    sweeps.connect(context, lang, t, page)
     page.test.click(
         lambda wanted: (gr.Tabs(selected="test"), wanted, [], [], test.NOTHING_SAID),
         page.wanted,
@@ -139,10 +145,26 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple, 
         gr.Button(interactive=state in ACTIVE),
         gr.Button(interactive=state in RESUMABLE),
         gr.Button(interactive=state == "done"),
-        render_runs.live(metrics, t),
+        render_runs.live(metrics, t) + repeated(context, folder, t),
         render_runs.flags(watch.flags(folder), folder.lineage().get(ADJUSTED) or [], lang, t),
         curve(metrics, t, (measure,)),
+        gr.Button(interactive=state == "done"),
     ]
+
+
+def repeated(context: Context, folder: Any, t: Translate) -> str:
+    found = repeat.comparison(context.home.tasks, folder)
+    return render.note(escape(render_sweep.repeat_text(found, t))) if found else ""
+
+
+def again(context: Context, t: Translate, wanted: str) -> tuple[str, str]:
+    """Queue a run's repetition: what to say, and the run to show."""
+    try:
+        child = repeat.begin(context.home.tasks, runs.find(context.home.tasks, wanted))
+        context.jobs.submit(child)
+    except UserError as fault:
+        return render.error(str(fault)), wanted
+    return render.note(t("runs.repeated", id=child.id, of=wanted)), child.id
 
 
 def footprint(folder: Any) -> tuple:
