@@ -50,7 +50,7 @@ def run_show(run_id: RunId, as_json: Json = False) -> None:
     from ui.cli import screen_lang
     from ui.terminal import print_run
 
-    jobs().reap()
+    jobs().dispatch()
     folder = folder_of(run_id)
     if as_json:
         emit(
@@ -287,7 +287,7 @@ def runs_list(as_json: Json = False) -> None:
     from ui.home import home
     from ui.terminal import print_runs
 
-    jobs().reap()
+    jobs().dispatch()
     folders = runs.all_runs(home().tasks)
     if as_json:
         emit([{"id": folder.id, **folder.status(), "scores": folder.scores()} for folder in folders])
