@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from trainer.config import RunConfig, UserError, write_atomic
 from trainer.export import terms
@@ -62,8 +62,7 @@ def plan(
         )
     config = folder.config()
     held = terms.of_run(folder, config, licence)
-    if why := terms.refusal(held, repo, public, what):
-        raise UserError(why)
+    terms.check(held, repo, public, what)
     card = _card_of(folder)
     if what == "dataset":
         return Push(folder, repo, what, public, _dataset(folder, held))
@@ -109,7 +108,7 @@ def send(push: Push, progress: Callable[[int, int], None] = lambda done, total: 
         )
         _tag(api, where, push.folder.version, commit.oid)
     except HfHubHTTPError as error:
-        raise UserError(_reason(error, push)) from None
+        _refused(error, push)
     print(f"{address} at {push.folder.version}", flush=True)
     return address
 
@@ -221,10 +220,14 @@ def _tag(api: Any, where: dict[str, str], version: str, commit: str) -> None:
     api.create_tag(**where, tag=version, revision=commit)
 
 
-def _reason(error: Any, push: Push) -> str:
+def _refused(error: Any, push: Push) -> NoReturn:
     """A refusal of the Hub in one line, with the way out; never with a header of the request."""
     status = getattr(error.response, "status_code", 0)
     if status in (401, 403):
-        return f"{push.repo}: the Hub does not let this token write there; make one with write access at huggingface.co/settings/tokens, then push again"
+        raise UserError(
+            f"{push.repo}: the Hub does not let this token write there; make one with write access at huggingface.co/settings/tokens, then push again"
+        ) from None
     said = " ".join(str(getattr(error, "server_message", "") or "").split())[:160]
-    return f"{push.repo}: the Hub answered {status}{': ' + said if said else ''}; push again to go on where it stopped"
+    raise UserError(
+        f"{push.repo}: the Hub answered {status} {said}; push again to go on where it stopped"
+    ) from None

@@ -1,6 +1,6 @@
 """What licences ask of a trained model that is handed on: the base's (kb/facts/licences.yaml) and the rows' own.
 
-`of_run(folder, config)` finds them, `refusal` says in one line why a name or a publication will not do, `section` is
+`of_run(folder, config)` finds them, `check` refuses in one line a name or a publication that will not do, `section` is
 the model card's chapter. Pure but for reading licence files beside the base and the rows. No legal advice.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from kb.facts import Licence, table
 from trainer import base
-from trainer.config import STARTER, RunConfig
+from trainer.config import STARTER, RunConfig, UserError
 from trainer.data.licence import RESTRICTED, licence_of
 from trainer.runs import RunFolder
 
@@ -70,22 +70,29 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"[-_]", " ", text.lower()).split())
 
 
-def refusal(terms: Terms, repo: str, public: bool, what: str) -> str | None:
-    """Why it may not be pushed so, in one line; None where nothing forbids it."""
-    name = repo.rpartition("/")[2]
+def check(terms: Terms, repo: str, public: bool, what: str) -> None:
+    """Raise UserError where a licence forbids the push, or its name; nothing where none does."""
+    owner, _, name = repo.rpartition("/")
     if what == "dataset":
         if NO_DERIVATIVES.search(_plain(terms.data)):
-            return f"{repo}: the rows' licence ({terms.data}) forbids handing on changed copies; push the model without them"
+            raise UserError(
+                f"{repo}: the rows' licence ({terms.data}) forbids handing on changed copies; push the model without them"
+            )
         if public and not terms.data:
-            return f"{repo}: nothing says under which licence the rows are, so they may not be published; write it in the README.md beside them, or leave --public away"
-        return None
+            raise UserError(
+                f"{repo}: nothing says under which licence the rows are, so they may not be published; write it in the README.md beside them, or leave --public away"
+            )
+        return
     for row in terms.rows:
-        if row.name_begins and not name.lower().startswith(row.name_begins.lower().replace(" ", "-")):
-            wanted = row.name_begins.replace(" ", "-")
-            return f"{repo}: the {row.name} asks for a name that begins with {row.name_begins!r}; push to {repo.rpartition('/')[0]}/{wanted}-{name}"
-    if public and not terms.rows and not terms.scratch and not terms.said:
-        return f"{repo}: the licence of {terms.base} is not known here, so it may not be published; say it with --licence, or leave --public away"
-    return None
+        begins = (row.name_begins or "").replace(" ", "-")
+        if not name.lower().startswith(begins.lower()):
+            raise UserError(
+                f"{repo}: the {row.name} asks for a name that begins with {row.name_begins}; push to {owner}/{begins}-{name}"
+            )
+    if public and not terms.said and not terms.scratch:
+        raise UserError(
+            f"{repo}: the licence of {terms.base} is not known here, so it may not be published; say it with --licence, or leave --public away"
+        )
 
 
 def front(terms: Terms) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_the_list_holds_every_file_and_no_path_of_this_machine(run_on, tmp_path)
 
 def test_llama_asks_for_a_name_a_line_and_a_notice(run_on):
     folder = run_on("meta-llama/Llama-3.2-1B-Instruct")
-    with pytest.raises(UserError, match="begins with 'Llama'; push to me/Llama-reviews"):
+    with pytest.raises(UserError, match="begins with Llama; push to me/Llama-reviews"):
         pushing.plan(folder, "me/reviews")
     push = pushing.plan(folder, "me/Llama-reviews", public=True)
     assert b"Llama 3.2 Community License, Copyright" in push.files["NOTICE"]
