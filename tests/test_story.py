@@ -118,7 +118,8 @@ def export_and_chat(page, review, tmp):
     assert page.locator("#export-status .ok").count() == 1, page.inner_text("#export-status")
     say_to_both(page, review, tmp)
     page.wait_for_timeout(1500)
-    return page.inner_text("#chat-tuned .bot-row").strip()
+    page.wait_for_selector("#chat-tuned .bot-row .by")  # its times: the answer is whole
+    return page.inner_text("#chat-tuned .bot-row").strip().splitlines()[0]
 
 
 def test_from_a_question_to_a_tested_model(shared_data, tmp_path):

@@ -148,6 +148,26 @@ def weighted(part: str) -> tuple[Any, float]:
         ) from None
 
 
+def vote_list(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    to: Annotated[Path | None, typer.Option(help="Write the decided votes as rows for DPO (.jsonl).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Blind votes of a task, cast in the Test tab: win rates, and rows for DPO with --to."""
+    from trainer import runs, votes
+    from ui.home import home
+    from ui.i18n import screen_lang
+    from ui.terminal import print_votes
+
+    folder = runs.newest(home().tasks, task).path.parents[1]
+    if to:
+        written = votes.export(folder, to)
+        emit({"task": task, "rows": written, "file": str(to)}) if as_json else typer.echo(f"wrote {written} rows to {to}")  # fmt: skip
+        return
+    rows = votes.tally(votes.read(folder))
+    emit(rows) if as_json else print_votes(rows, screen_lang())
+
+
 @ollama_app.command("list")
 def ollama_list(as_json: Json = False) -> None:
     """Models on the Ollama server, newest first."""
@@ -173,6 +193,12 @@ def server() -> Any:
 
 
 def register(app: typer.Typer) -> None:
-    for name, command in {"export": export, "verify": verify, "push": push, "combine": combine}.items():
+    for name, command in {
+        "export": export,
+        "verify": verify,
+        "push": push,
+        "combine": combine,
+        "votes": vote_list,
+    }.items():
         app.command(name)(command)
     app.add_typer(ollama_app, name="ollama")

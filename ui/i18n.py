@@ -170,7 +170,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "stage.ollama": ("handing to Ollama", "交給 Ollama"),
     # test
     "test.export": ("Export and verify", "匯出並驗證"),
-    "test.engine": ("Runs in", "執行引擎"),
+    "test.engine": ("Export to", "匯出到"),
     "test.llamacpp": ("llama.cpp (in this app)", "llama.cpp（內建）"),
     "test.ollama": ("Ollama", "Ollama"),
     "test.not_exported": (
@@ -186,8 +186,6 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
         "尚不可用：{n} 筆中只有 {same} 筆與訓練時相同。{cause}",
     ),
     "test.message": ("Say something to both models", "同時對兩個模型說話"),
-    "test.base": ("Base", "基底模型"),
-    "test.tuned": ("Trained", "訓練後"),
     "test.temperature": ("Temperature", "溫度"),
     "test.max_tokens": ("Longest answer, tokens", "回答的 token 上限"),
     "test.task_prompt": ("Use the task's own prompt", "套用任務的提示"),

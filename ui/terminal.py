@@ -304,6 +304,21 @@ def print_push(made: Any, sent: bool, lang: str) -> None:
         console.print(t("push.dry_command"))
 
 
+def print_votes(rows: Sequence[dict[str, Any]], lang: str) -> None:
+    """Blind votes: wins of each pair, and the second one's win rate with its interval."""
+    t = translator(lang)
+    if not rows:
+        console.print(t("blind.none"))
+        return
+    grid = table(*(t("blind." + key) for key in ("pair", "wins", "rate", "ties")))
+    for row in rows:
+        low, high = row["interval"]
+        rate = "–" if row["rate"] is None else f"{row['b']} {row['rate']:.0%} ({low:.0%}–{high:.0%})"
+        wins = " : ".join(str(row["wins"][row[name]]) for name in "ab")
+        grid.add_row(escape(f"{row['a']} / {row['b']}"), wins, escape(rate), f"{row['tie']}, {row['bad']}")
+    console.print(grid)
+
+
 def print_served(models: Sequence[dict[str, Any]]) -> None:
     """Models in Ollama: name, size, precision, last change."""
     grid = table("model", "size", "weights", "changed")

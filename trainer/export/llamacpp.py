@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,15 +98,21 @@ class LlamaCpp:
         max_tokens: int = 256,
         temperature: float = 0.0,
         schema: dict[str, Any] | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        measured: Callable[[dict[str, Any]], None] = lambda timings: None,
     ) -> Iterator[str]:
         """Stream the answer to `messages` ({"role", "content"}) as pieces of text, through the model's own template.
 
         The text comes as the model writes it: thoughts and tool calls are not taken out.
-        schema: a JSON schema that the answer must follow. Closing the iterator stops the model.
+        schema: a JSON schema that the answer must follow. top_p: draw from the likeliest tokens that together have
+        this probability; 1 for all. measured: gets llama.cpp's own figures at the end ("predicted_n" tokens,
+        "predicted_per_second", "prompt_ms"), without the time that the request waited. Closing the iterator stops the model.
         Raises UserError when the messages do not fit in the context.
         """
         request = self._completion(self.render(messages), max_tokens, temperature, schema)
-        request |= {"stream": True, "cache_prompt": True}
+        request |= {"stream": True, "cache_prompt": True, "top_p": top_p}
+        request |= {} if seed is None else {"seed": seed}
         with self._request("/completion", request) as response:
             for line in response:
                 if not line.startswith((b"data: ", b"error: ")):
@@ -117,6 +123,7 @@ class LlamaCpp:
                 if event["content"]:
                     yield event["content"]
                 if event["stop"]:
+                    measured(event.get("timings", {}))
                     return
             raise http.client.IncompleteRead(b"")  # the connection ended before the answer did
 

@@ -101,6 +101,7 @@ class Ollama:
         *,
         max_tokens: int = 512,
         temperature: float = 0.0,
+        top_p: float | None = None,
         seed: int | None = None,
         think: bool | str | None = None,
         schema: dict[str, Any] | None = None,
@@ -112,8 +113,8 @@ class Ollama:
         the context in tokens, prompt and answer together. Raises OllamaError, also in mid-stream.
         """
         options = {"num_ctx": num_ctx, "num_predict": max_tokens, "temperature": temperature}
-        if seed is not None:
-            options["seed"] = seed
+        drawn = {"top_p": top_p, "seed": seed}
+        options |= {key: value for key, value in drawn.items() if value is not None}
         body = {"model": model, "messages": messages, "stream": True, "truncate": False, "options": options}
         extra = {"think": think, "format": schema, "keep_alive": keep_alive}
         body |= {key: value for key, value in extra.items() if value is not None}

@@ -1,9 +1,10 @@
-"""The Test tab: export with proof, then base and trained model side by side, in llama.cpp or Ollama."""
+"""The Test tab: export with proof; then any two models side by side, the test set, a blind vote, the Hub.
+
+This file is the run and its export; side.py, live_score.py, blind.py, push.py and served.py are its parts.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,17 +12,15 @@ import gradio as gr
 
 from kb.errors import UserError
 from trainer import runs
+from trainer.export import hub
 from trainer.methods import METHODS
-from ui import render, render_runs, render_verify
-from ui.chat import judged, ollama_chat, task_messages
+from ui import render, render_runs, render_verify, speak
 from ui.context import Context
 from ui.i18n import Translate
-from ui.tabs import served
-from ui.tabs.ask import as_said
+from ui.tabs import blind, live_score, push, served, side, why
 
 POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-test", "secret": "not-a-secret"}
-NOTHING_SAID: dict[str, Any] = {"run": None, "base": [], "tuned": []}
 
 
 def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
@@ -40,39 +39,18 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
         page.export = gr.Button(t("test.export"), variant="primary", scale=0, min_width=160, elem_id="export")
         page.verify = gr.Button(t("test.verify"), scale=0, min_width=120, elem_id="verify")
     page.status = gr.HTML(render.note(t("test.none")), elem_id="export-status")
-    with gr.Row():
-        common = {
-            "height": "42vh",
-            "layout": "panel",
-            "latex_delimiters": [],
-            "feedback_options": None,
-            "buttons": ["copy"],
-        }
-        page.base = gr.Chatbot(label=t("test.base"), elem_id="chat-base", **common)
-        page.tuned = gr.Chatbot(label=t("test.tuned"), elem_id="chat-tuned", **common)
-    with gr.Row():
-        page.message = gr.Textbox(
-            placeholder=t("test.message"),
-            show_label=False,
-            scale=8,
-            lines=1,
-            max_lines=8,
-            elem_id="test-message",
-        )
-        page.send = gr.Button(t("ask.send"), variant="primary", scale=0, min_width=110, elem_id="test-send")
-        page.stop = gr.Button(t("ask.stop"), scale=0, min_width=90)
-    with gr.Row():
-        page.temperature = gr.Slider(0, 2, value=0, step=0.1, label=t("test.temperature"))
-        page.max_tokens = gr.Slider(1, 2048, value=128, step=1, label=t("test.max_tokens"))
-        page.task_prompt = gr.Checkbox(value=True, label=t("test.task_prompt"))
+    page.note = gr.HTML("", elem_id="test-note")
+    page.side = side.build(context, lang, t)
+    page.score = live_score.build(context, lang, t)
+    page.blind = blind.build(context, lang, t)
+    page.push = push.build(context, lang, t)
     page.served = served.build(context, lang, t)
-    page.history = gr.State(NOTHING_SAID)
     page.timer = gr.Timer(POLL_SECONDS)
     return page
 
 
 def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
-    shown = [page.seen, page.run, page.status]
+    shown = [page.seen, page.run, page.status, *page.side.models.values()]
     polling = {
         "inputs": [page.wanted, page.seen],
         "outputs": shown,
@@ -86,44 +64,42 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     page.timer.tick(poll, **polling)
     gr.context.Context.root_block.load(poll, **polling)
     page.wanted.change(poll, **polling)
-    # Only a person's choice empties the chats. An event of `wanted` may come late, over an answer that is there.
-    page.run.input(
-        lambda run_id: (run_id, [], []),
-        page.run,
-        [page.wanted, page.base, page.tuned],
-        show_progress="hidden",
-    )
+    # Only a person's choice changes what is open. An event of `wanted` may come late, over an answer that is there.
+    page.run.input(lambda run_id: run_id, page.run, page.wanted, show_progress="hidden")
 
     def export(run_id: str, engine: str):
-        return submit(context, lang, run_id, to="ollama" if engine == "ollama" else "gguf")
+        note = missing(context, lang, t, engine)
+        to = "ollama" if engine == "ollama" and not note else "gguf"
+        return [*submit(context, lang, run_id, to=to), note]
 
     def verify(run_id: str):
         return submit(context, lang, run_id, to="verify")
 
     outputs = [page.status, page.seen]
-    page.export.click(export, [page.run, page.engine], outputs, show_progress="hidden")
+    page.export.click(export, [page.run, page.engine], [*outputs, page.note], show_progress="hidden")
+    page.engine.input(
+        lambda engine: missing(context, lang, t, engine), page.engine, page.note, show_progress="hidden"
+    )
     page.verify.click(verify, page.run, outputs, show_progress="hidden")
+    side.connect(context, lang, t, page.side, page.run)
+    live_score.connect(context, lang, t, page.score, page.run, page.side.models)
+    blind.connect(context, lang, t, page.blind, page.side, page.run)
+    push.connect(context, lang, t, page.push, page.run)
     served.connect(context, lang, t, page.served)
 
-    def say(message, run_id, engine, temperature, max_tokens, task_prompt, history):
-        options = {"temperature": temperature, "max_tokens": int(max_tokens)}
-        yield from converse(context, lang, t, message, run_id, engine, options, task_prompt, history)
 
-    inputs = [
-        page.message,
-        page.run,
-        page.engine,
-        page.temperature,
-        page.max_tokens,
-        page.task_prompt,
-        page.history,
-    ]
-    outputs = [page.base, page.tuned, page.message, page.history]
-    saying = [
-        trigger(say, inputs, outputs, concurrency_limit=4)
-        for trigger in (page.send.click, page.message.submit)
-    ]
-    page.stop.click(None, cancels=saying)
+def missing(context: Context, lang: str, t: Translate, engine: str) -> str:
+    """How to get Ollama, where it was chosen and does not answer; "" otherwise. The same file runs in llama.cpp."""
+    if engine != "ollama":
+        return ""
+    from trainer.export.ollama import Ollama
+
+    try:
+        server = Ollama(context.home.settings().ollama_host, lang)
+        there = server.version() is not None
+    except UserError as fault:
+        return render.error(str(fault), lang)
+    return "" if there else render.note(t("test.install_ollama", host=server.host))
 
 
 def submit(context: Context, lang: str, run_id: str, **arguments: str) -> tuple[Any, Any]:
@@ -139,14 +115,15 @@ def submit(context: Context, lang: str, run_id: str, **arguments: str) -> tuple[
 
 
 def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) -> list[Any]:
-    """The finished runs, and how the chosen one's export stands."""
+    """The finished runs, how the chosen one's export stands, and the models to talk to."""
     finished = [folder for folder in runs.all_runs(context.home.tasks) if folder.status()["state"] == "done"]
     if not finished:
-        return [(), gr.Dropdown(choices=[], value=None), render.note(t("test.none"))]
+        empty = gr.Dropdown(choices=[], value=None)
+        return [(), empty, render.note(t("test.none")), gr.skip(), gr.skip()]
     ids = [folder.id for folder in finished]
     chosen = wanted if wanted in ids else ids[0]
     folder = finished[ids.index(chosen)]
-    status, parity = folder.status("export"), report_of(folder, "parity")
+    status, parity = folder.status("export"), why.report(folder, "parity")
     now = (
         chosen,
         tuple(ids),
@@ -157,85 +134,35 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) 
         parity and parity["seconds"],
     )
     if now == tuple(seen):
-        return [gr.skip()] * 3
+        return [gr.skip()] * 5
     if status["state"]:
-        html = render_runs.status(chosen, status, t)
-        if status["state"] == "done":
-            html += render_runs.parity(parity, lang, t)
-            costs = render_verify.cost_lines(report_of(folder, "quantized"), t)
-            html += "".join(render.note(line) for line in costs)
+        html = exported(folder, status, parity, lang, t)
     elif METHODS[folder.config().method].output != "text":
         html = render.note(t("test.classifier"))
     else:
         html = render.note(t("test.not_exported", button=t("test.export")))
-    return [now, gr.Dropdown(choices=ids, value=chosen), html]
+    models = [gr.skip()] * 2
+    if now[:4] != tuple(seen)[:4]:  # asked of Ollama too, so not at every step of an export
+        models = chosen_models(context, folder, finished, t, fresh=not seen or seen[0] != chosen)
+    return [now, gr.Dropdown(choices=ids, value=chosen), html, *models]
 
 
-def report_of(folder: Any, name: str) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder.path / "export" / f"{name}.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+def exported(folder: Any, status: dict[str, Any], parity: Any, lang: str, t: Translate) -> str:
+    """The export job, and once it is done what was proven, what it cost and what is on the Hub."""
+    html = render_runs.status(folder.id, status, t)
+    if status["state"] != "done":
+        return html
+    html += render_runs.parity(parity, lang, t)
+    html += "".join(
+        render.note(line) for line in render_verify.cost_lines(why.report(folder, "quantized"), t)
+    )
+    gone = hub.pushed(folder)
+    return html + "".join(render.note(t("push.done", address=one["address"], tag=one["tag"])) for one in gone.values())  # fmt: skip
 
 
-def converse(context, lang, t, message, run_id, engine, options, task_prompt, history) -> Iterator[list[Any]]:
-    """Put one message to both models and stream their answers, the trained one first."""
-    if not (message or "").strip() or not run_id:
-        yield [gr.skip()] * 4
-        return
-    if history["run"] != run_id:  # another model knows nothing of what was said to the last one
-        history = NOTHING_SAID
-    said = {"role": "user", "content": message}
-    history = {"run": run_id, **{side: [*history[side], said] for side in ("base", "tuned")}}
-    view = {side: bubbles(history[side]) for side in ("base", "tuned")}
-    yield [view["base"], view["tuned"], "", gr.skip()]
-    for side in ("tuned", "base"):
-        text = ""
-        try:
-            folder = runs.find(context.home.tasks, run_id)
-            words = (
-                METHODS[folder.config().method].output == "text"
-            )  # a head puts the run's instruction there itself
-            messages = task_messages(folder, history[side]) if task_prompt and words else history[side]
-            for piece in talk(context, t, folder, side, engine, messages, options):
-                text += piece
-                view[side] = bubbles([*history[side], {"role": "assistant", "content": text}])
-                yield [view["base"], view["tuned"], "", gr.skip()]
-            history[side] = [*history[side], {"role": "assistant", "content": text}]
-            view[side] = bubbles(history[side])
-        except UserError as fault:
-            view[side] = [
-                *bubbles(history[side]),
-                {"role": "assistant", "content": render.error(str(fault), lang)},
-            ]
-            history[side] = history[side][:-1]
-        yield [view["base"], view["tuned"], "", history]
-
-
-def talk(
-    context: Context, t: Translate, folder: Any, side: str, engine: str, messages: list, options: dict
-) -> Iterator[str]:
-    """Stream one model's answer. The base always runs in llama.cpp; Ollama holds only what was exported to it."""
-    if METHODS[folder.config().method].output != "text":
-        if side == "base":
-            raise UserError(t("test.head_base"))
-        yield judged(folder, messages[-1]["content"])
-        return
-    if engine == "ollama" and side == "tuned":
-        from trainer.export.ollama import Ollama
-
-        server = Ollama(context.home.settings().ollama_host)
-        if server.version() is None:
-            raise UserError(t("test.ollama_missing", host=server.host))
-        yield from ollama_chat(server, folder.id.replace("/", ":"), messages, **options)
-        return
-    gguf = folder.path / "export" / ("model.gguf" if side == "tuned" else "base.gguf")
-    if not gguf.exists():
-        raise UserError(
-            t("test.not_exported", button=t("test.export")) if side == "tuned" else t("test.base_missing")
-        )
-    yield from context.engines.get(gguf).chat(messages, **options)
-
-
-def bubbles(history: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{"role": message["role"], "content": as_said(message["content"])} for message in history]
+def chosen_models(context: Context, folder: Any, finished: list[Any], t: Translate, fresh: bool) -> list[Any]:
+    """Both menus; of another run than before the base stands left, and the run right."""
+    menu = speak.menu(context, folder, finished, t)
+    if not fresh:
+        return [gr.Dropdown(choices=menu), gr.Dropdown(choices=menu)]
+    return [gr.Dropdown(choices=menu, value=f"{kind}:{folder.id}") for kind in ("base", "run")]
