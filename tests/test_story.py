@@ -122,6 +122,29 @@ def export_and_chat(page, review, tmp):
     return page.inner_text("#chat-tuned .bot-row").strip().splitlines()[0]
 
 
+def count_and_vote(page, home):
+    """The test set through the served model, then one blind vote, which becomes a row for DPO."""
+    page.click("#score > button")
+    page.click("#score-go")
+    page.wait_for_selector("#score-live .note", timeout=120_000)
+    page.click("#score-wrong [data-why] >> nth=0")
+    page.wait_for_selector("#score-why .card.why, #score-why .note", timeout=60_000)
+    page.click("#blind > button")
+    page.fill("#blind-text textarea", "房間很乾淨")
+    page.click("#blind-go")
+    page.wait_for_selector("#vote-first", state="visible", timeout=60_000)
+    assert "reviews/v1" not in page.inner_text("#blind-left") + page.inner_text("#blind-right")
+    page.click("#vote-first")
+    page.wait_for_selector("#blind-tally table")
+    (votes,) = [
+        json.loads(line) for line in next((home / "tasks").glob("*/votes.jsonl")).open(encoding="utf-8")
+    ]
+    assert votes["winner"] == votes["left"] and {votes["a"], votes["b"]} == {
+        "base:reviews/v1",
+        "run:reviews/v1",
+    }
+
+
 def test_from_a_question_to_a_tested_model(shared_data, tmp_path):
     reviews = shared_data / "chnsenticorp"
     train = part(reviews / "train.tsv", tmp_path / "reviews.tsv", TRAIN_ROWS)
@@ -140,6 +163,10 @@ def test_from_a_question_to_a_tested_model(shared_data, tmp_path):
         with test.open(encoding="utf-8") as file:
             review = next(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))["text_a"]
         assert export_and_chat(page, review, tmp_path) in ("0", "1")
+        count_and_vote(page, home)
+        served_score = json.loads((run / "eval" / "served.jsonl").read_text().splitlines()[-1])
+        assert served_score["n"] == scores["n"]
+        assert abs(served_score["right"] / served_score["n"] - scores["tuned"]["accuracy"]) <= 0.02
         parity = json.loads((run / "export" / "parity.json").read_text())
         assert parity["same"] >= 0.98 * parity["rows"] and parity["rows"] == 100
         reasons = yaml.safe_load((run / "lineage.yaml").read_text(encoding="utf-8"))["reasons"]

@@ -81,7 +81,7 @@ def push(
     made = plan(folder, repo, what, public, licence)
     if not as_json:
         from ui.i18n import screen_lang
-        from ui.terminal import print_push
+        from ui.terminal_export import print_push
 
         print_push(made, yes, screen_lang())
     elif not yes:
@@ -110,7 +110,7 @@ def work(folder: Any, arguments: dict[str, Any], as_json: bool, quiet: bool = Fa
 def show(folder: Any) -> None:
     """The parity report and, where it is there, what quantizing cost."""
     from ui.i18n import screen_lang
-    from ui.terminal import print_costs, print_parity
+    from ui.terminal_export import print_costs, print_parity
 
     out = folder.path / "export"
     print_parity(json.loads((out / "parity.json").read_text(encoding="utf-8")), screen_lang())
@@ -157,7 +157,7 @@ def vote_list(
     from trainer import runs, votes
     from ui.home import home
     from ui.i18n import screen_lang
-    from ui.terminal import print_votes
+    from ui.terminal_export import print_votes
 
     folder = runs.newest(home().tasks, task).path.parents[1]
     if to:
@@ -171,7 +171,7 @@ def vote_list(
 @ollama_app.command("list")
 def ollama_list(as_json: Json = False) -> None:
     """Models on the Ollama server, newest first."""
-    from ui.terminal import print_served
+    from ui.terminal_export import print_served
 
     models = server().models()
     emit(models) if as_json else print_served(models)

@@ -187,7 +187,7 @@ STRINGS: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     ),
     "test.message": ("Say something to both models", "同時對兩個模型說話"),
     "test.temperature": ("Temperature", "溫度"),
-    "test.max_tokens": ("Longest answer, tokens", "回答的 token 上限"),
+    "test.max_tokens": ("Token limit", "token 上限"),
     "test.task_prompt": ("Use the task's own prompt", "套用任務的提示"),
     "test.none": ("No finished run yet.", "還沒有完成的訓練。"),
     "test.ollama_missing": (

@@ -17,7 +17,7 @@ TEST: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "push.private": ("private", "不公開"),
     "push.public": ("public", "公開"),
     "push.to": ("To {repo} ({seen}):", "上傳到 {repo}（{seen}）："),
-    "push.total": ("{n} files, {size}", "共 {n} 個檔案，{size}"),
+    "push.total": ("{n} files, {size}.", "共 {n} 個檔案，{size}。"),
     "push.dry_command": (
         "Nothing was sent; the same command with --yes sends it.",
         "尚未上傳；同一個指令加上 --yes 才會上傳。",
@@ -34,7 +34,7 @@ TEST: dict[str, tuple[str, str]] = {  # key: (en, zh-TW)
     "side.right": ("Right", "右邊"),
     "side.base": ("base of {run}", "{run} 的基底模型"),
     "side.empty": ("Both models answer the same message.", "兩個模型會回答同一個訊息。"),
-    "side.seed": ("Seed (optional)", "亂數種子（選填）"),
+    "side.seed": ("Seed", "亂數種子"),
     "side.first": ("first token {n:.2f} s", "首個 token {n:.2f} 秒"),
     "side.total": ("in all {n:.2f} s", "共 {n:.2f} 秒"),
     "side.tokens": ("{n} tokens", "{n} 個 token"),

@@ -32,8 +32,8 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
                 label=t("push.what"),
                 scale=5,
             )
-            page.public = gr.Checkbox(label=t("push.make_public"), scale=2, min_width=150)
-            page.list = gr.Button(t("push.list"), scale=0, min_width=170, elem_id="push-list")
+            page.public = gr.Checkbox(label=t("push.make_public"), scale=2, min_width=220)
+            page.list = gr.Button(t("push.list"), scale=0, min_width=220, elem_id="push-list")
         page.shown = gr.HTML("", elem_id="push-shown")
         page.go = gr.Button(t("push.go"), variant="primary", visible=False, elem_id="push-go")
     return page
@@ -56,7 +56,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, run: Any) -> N
         from huggingface_hub import get_token
 
         if not get_token():
-            return [render.error(t("push.no_token")), gr.Button(visible=True)]
+            return [render.error(t("push.no_token"), lang), gr.Button(visible=True)]
         wanted = {"repo": repo.strip(), "what": what, "public": public, "licence": (licence or "").strip()}
         try:
             folder = runs.find(context.home.tasks, run_id or "")

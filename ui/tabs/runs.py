@@ -16,7 +16,7 @@ from trainer.memory import ADJUSTED
 from ui import render, render_runs, render_sweep
 from ui.context import Context
 from ui.i18n import Translate
-from ui.tabs import sweeps, test
+from ui.tabs import side, sweeps
 
 POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-run", "secret": "not-a-secret"}
@@ -105,9 +105,9 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
     page.repeat.click(partial(again, context, t), page.wanted, [page.message, page.wanted])
     sweeps.connect(context, lang, t, page)
     page.test.click(
-        lambda wanted: (gr.Tabs(selected="test"), wanted, [], [], test.NOTHING_SAID),
+        lambda wanted: (gr.Tabs(selected="test"), wanted, [], [], side.NOTHING_SAID),
         page.wanted,
-        [tabs, test_page.wanted, test_page.base, test_page.tuned, test_page.history],
+        [tabs, test_page.wanted, *test_page.side.chats.values(), test_page.side.history],
         show_progress="hidden",
     )
 

@@ -60,7 +60,7 @@ def build(context: Context, lang: str, t: Translate) -> SimpleNamespace:
         page.temperature = gr.Slider(0, 2, value=0, step=0.1, label=t("test.temperature"), min_width=130)
         page.top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="top_p", min_width=130)
         page.max_tokens = gr.Slider(1, 2048, value=128, step=1, label=t("test.max_tokens"), min_width=150)
-        page.seed = gr.Number(None, precision=0, label=t("side.seed"), min_width=110, elem_id="test-seed")
+        page.seed = gr.Number(0, precision=0, label=t("side.seed"), min_width=110, elem_id="test-seed")
         page.task_prompt = gr.Checkbox(value=True, label=t("test.task_prompt"), min_width=170)
     page.causes = gr.HTML("", elem_id="test-why")
     page.history = gr.State(NOTHING_SAID)
