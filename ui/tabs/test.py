@@ -150,7 +150,8 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple) 
 def exported(folder: Any, status: dict[str, Any], parity: Any, lang: str, t: Translate) -> str:
     """The export job, and once it is done what was proven, what it cost and what is on the Hub."""
     html = render_runs.status(folder.id, status, t)
-    if status["state"] != "done":
+    pushes = (status.get("args") or {}).get("to") == "hub"  # what was proven before still holds
+    if status["state"] != "done" and not pushes:
         return html
     html += render_runs.parity(parity, lang, t)
     html += "".join(
