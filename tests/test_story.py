@@ -60,7 +60,9 @@ def plan(page, train, test):
     page.click("#base-model input")
     page.get_by_role("option", name=re.compile("起步模型")).click()
     page.click("#recommend")
-    page.wait_for_selector("table.reasons:has-text('starter_hidden_size')", timeout=60_000)
+    page.wait_for_selector("table.reasons:has-text('starter_hidden_size')", state="attached", timeout=60_000)
+    if page.locator("details.every:not([open])").count():
+        page.locator("details.every > summary").first.click()
     rows = page.locator("table.reasons tbody tr")
     assert rows.count() >= 20
     for row in rows.all():
