@@ -109,15 +109,15 @@ def say_to_both(page, review, tmp):
         except TimeoutError:
             page.screenshot(path=f"{tmp}/story-{attempt}.png")
             page.reload()
-            page.wait_for_selector("#export-status .ok")
+            page.wait_for_selector("#export-status div.ok")
     raise AssertionError(f"no answer in the chat: {page.inner_text('#chat-tuned')}")
 
 
 def export_and_chat(page, review, tmp):
     page.click("#test-run")
     page.click("#export")
-    page.wait_for_selector("#export-status .ok, #export-status .error", timeout=120_000)
-    assert page.locator("#export-status .ok").count() == 1, page.inner_text("#export-status")
+    page.wait_for_selector("#export-status div.ok, #export-status .error", timeout=120_000)
+    assert page.locator("#export-status div.ok").count() == 1, page.inner_text("#export-status")
     say_to_both(page, review, tmp)
     page.wait_for_timeout(1500)
     page.wait_for_selector("#chat-tuned .bot-row .by")  # its times: the answer is whole
