@@ -13,8 +13,8 @@ def work(folder, checkpoint):
     import torch
     from torch import distributed
 
+    from trainer.checkpoints import mark_complete
     from trainer.launch.rank import together
-    from trainer.runs import mark_complete
 
     step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     first = distributed.get_rank() == 0
