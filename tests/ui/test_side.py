@@ -36,7 +36,7 @@ def test_both_answer_with_the_same_options_and_their_times(tmp_path):
 
 
 def test_another_pair_of_models_knows_nothing_of_what_was_said(tmp_path):
-    with serving(ollama(lambda body: said("well"))) as (host, seen):
+    with serving(ollama(lambda body: said("well"))) as (host, _):
         *_, last = side.conversation(context(host, tmp_path), "en", T, asked("one"), side.NOTHING_SAID)
         *_, last = side.conversation(context(host, tmp_path), "en", T, asked("two"), last)
         assert [m["content"] for m in last["left"]] == ["one", "well", "two", "well"]
