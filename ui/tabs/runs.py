@@ -157,13 +157,13 @@ def repeated(context: Context, folder: Any, t: Translate) -> str:
     return render.note(escape(render_sweep.repeat_text(found, t))) if found else ""
 
 
-def again(context: Context, t: Translate, wanted: str) -> tuple[str, str]:
+def again(context: Context, lang: str, t: Translate, wanted: str) -> tuple[str, str]:
     """Queue a run's repetition: what to say, and the run to show."""
     try:
         child = repeat.begin(context.home.tasks, runs.find(context.home.tasks, wanted))
         context.jobs.submit(child)
     except UserError as fault:
-        return render.error(str(fault)), wanted
+        return render.error(str(fault), lang), wanted
     return render.note(t("runs.repeated", id=child.id, of=wanted)), child.id
 
 
