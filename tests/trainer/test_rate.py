@@ -47,15 +47,18 @@ def test_reading_a_rate_imports_no_torch():
     )
 
 
+FOLDER = SimpleNamespace(config=lambda: SimpleNamespace(save_total_limit=1))
+
+
 def test_the_time_left_counts_from_the_second_step_and_holds_the_scoring():
     guess = SimpleNamespace(
         seconds=100.0, stages=[Stage("training", 1, 1, 1, 100.0), Stage("evaluation", 1, 1, 0, 50.0)]
     )
-    seen = progress.Progress(None, lambda: False, guess)
+    seen = progress.Progress(FOLDER, lambda: False, guess)
     state = SimpleNamespace(global_step=3, max_steps=10)
     seen.first_step, seen.began, seen.warm = 0, 0.0, 30.0  # the first step took 30 s
     # two steps in 40 s: 20 a step, twice the 10 that were predicted, so the scoring takes twice its 50
     assert seen._left(state, 70.0) == 7 * 20 + 2 * 50
-    plain = progress.Progress(None, lambda: False)
+    plain = progress.Progress(FOLDER, lambda: False)
     plain.first_step, plain.began, plain.warm = 0, 0.0, 0.0
     assert plain._left(SimpleNamespace(global_step=1, max_steps=4), 5.0) == 15

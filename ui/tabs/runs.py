@@ -102,7 +102,7 @@ def connect(context: Context, lang: str, t: Translate, page: Any, test_page: Any
 
     page.cancel.click(act(context.jobs.cancel, "runs.cancelled"), page.wanted, page.message)
     page.resume.click(act(context.jobs.resume, "runs.resumed"), page.wanted, page.message)
-    page.repeat.click(partial(again, context, t), page.wanted, [page.message, page.wanted])
+    page.repeat.click(partial(again, context, lang, t), page.wanted, [page.message, page.wanted])
     sweeps.connect(context, lang, t, page)
     page.test.click(
         lambda wanted: (gr.Tabs(selected="test"), wanted, [], [], side.NOTHING_SAID),

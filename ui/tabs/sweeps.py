@@ -40,14 +40,14 @@ def connect(context: Context, lang: str, t: Translate, page: Any) -> None:
     shown = [page.sweeps, page.sweep, page.sweep_table, page.sweep_plot]
 
     def poll(wanted: str | None):
-        return update(context, t, wanted)
+        return update(context, lang, t, wanted)
 
     page.sweep_timer.tick(poll, page.sweep, shown, show_progress="hidden", concurrency_limit=None)
     page.sweep.input(poll, page.sweep, shown, show_progress="hidden")
-    page.dashboard.click(lambda: dashboard(context, t), None, page.dashboard_link)
+    page.dashboard.click(lambda: dashboard(context, lang, t), None, page.dashboard_link)
 
 
-def update(context: Context, t: Translate, wanted: str | None) -> list[Any]:
+def update(context: Context, lang: str, t: Translate, wanted: str | None) -> list[Any]:
     """New values for the part, or skips where there is no sweep."""
     ids = sweeps.all_sweeps(context.home.tasks)
     if not ids:
@@ -59,7 +59,7 @@ def update(context: Context, t: Translate, wanted: str | None) -> list[Any]:
         return [
             gr.Column(visible=True),
             gr.Dropdown(choices=ids, value=chosen),
-            render.error(str(fault)),
+            render.error(str(fault), lang),
             gr.skip(),
         ]
     rows = sweeps.table(context.home.tasks, group)
@@ -72,11 +72,11 @@ def update(context: Context, t: Translate, wanted: str | None) -> list[Any]:
     ]
 
 
-def dashboard(context: Context, t: Translate) -> str:
+def dashboard(context: Context, lang: str, t: Translate) -> str:
     """A link to trackio's dashboard, which is started on loopback first."""
     try:
         address = context.dashboard.open()
     except UserError as fault:
-        return render.error(str(fault))
+        return render.error(str(fault), lang)
     link = f'<a href="{escape(address)}" target="_blank" rel="noopener">{escape(address)}</a>'
     return render.note(f"{t('runs.dashboard')}: {link}")
