@@ -83,7 +83,7 @@ def swept(tmp_path):
 def test_a_sweep_shows_its_table_plot_best_and_caveat(swept, lang, monkeypatch):
     context, sweep = swept
     t = translator(lang)
-    _, _, html, _ = part.update(context, t, None)
+    _, _, html, _ = part.update(context, lang, t, None)
     assert "t/v3" in html and 'class="best"' in html and "60" in html and "t/v1, t/v2" in html
     rows = sweeps.table(context.home.tasks, sweep)
     frame = render_sweep.points(sweep, rows)
@@ -96,7 +96,7 @@ def test_a_sweep_shows_its_table_plot_best_and_caveat(swept, lang, monkeypatch):
 
 def test_no_sweep_shows_nothing(tmp_path):
     context = SimpleNamespace(home=SimpleNamespace(tasks=tmp_path))
-    assert len(part.update(context, translator("en"), None)) == 4
+    assert len(part.update(context, "en", translator("en"), None)) == 4
 
 
 @pytest.mark.parametrize("lang", ["en", "zh-TW"])
