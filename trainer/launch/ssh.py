@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,7 +54,7 @@ class Ssh:
             said = self.host.run([python, "-c", _PROBE, self.remote.path.removeprefix("~/")])
             found, disk, root = json.loads(said.splitlines()[-1])
         except Unreachable as error:
-            raise UserError(f"ssh {name}: {_way_out(str(error), name)}") from None
+            raise _refused(str(error), name) from None
         except Failed as error:
             raise UserError(
                 f"{name}: {python} does not run there ({error.text[:120]}); set remote: {{python: …}} in task_definition.yaml"
@@ -181,11 +180,17 @@ def _digest(paths: list[Path], base: Path) -> str:
     return found.hexdigest()[:12]
 
 
-def _way_out(error: str, name: str) -> str:
-    text = error.lower()
+def _refused(error: str, name: str) -> UserError:
+    """What ssh said, with the way out."""
+    text, said = error.lower(), error[:160]
     if "host key verification failed" in text or "remote host identification has changed" in text:
-        return f"its host key is not known, or has changed: connect once by hand (ssh {name}), compare the key, and try again"
+        return UserError(
+            f"ssh {name}: its host key is not known, or has changed: connect once by hand (ssh {name}), compare the key, "
+            "and try again"
+        )
     if "permission denied" in text:
-        return f"the key is not accepted ({error[:120]}); set remote: {{ssh_key: …}}, or load it with ssh-add: no password is asked for here"
-    user = os.environ.get("USER", "")
-    return f"cannot be reached ({error[:160]}); try `ssh {name}` by hand{' as ' + user if user else ''}"
+        return UserError(
+            f"ssh {name}: the key is not accepted ({said}); set remote: {{ssh_key: …}}, or load it with ssh-add: no "
+            "password is asked for here"
+        )
+    return UserError(f"ssh {name}: cannot be reached ({said}); try `ssh {name}` by hand")
