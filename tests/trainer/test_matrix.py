@@ -129,10 +129,10 @@ def built(student, rows, folder, **changes):
     )
 
 
-def moved(trainer, name):
-    """(first, last) of a figure of the curve."""
+def moved(trainer, name, over=2):
+    """(first, last) of a figure of the curve, each the mean of `over` points."""
     values = [row[name] for row in trainer.state.log_history if name in row]
-    some = min(3, len(values) // 2)  # answers that are sampled scatter
+    some = min(over, len(values) // 2)
     return sum(values[:some]) / some, sum(values[-some:]) / some
 
 
@@ -155,8 +155,9 @@ def test_every_method_moves_the_right_way(method, peft, student, teacher, guesse
     trainer.train()
     COST[f"{method} {peft}"] = time.process_time() - began
     if method in RISES:
-        first, last = moved(trainer, RISES[method])
-        assert last > first + 0.02
+        sampled = method in ("grpo", "rloo")  # their answers scatter
+        first, last = moved(trainer, RISES[method], over=3 if sampled else 2)
+        assert last > first + 0.05
     else:
         first, last = moved(trainer, "loss")
         assert last < first - 0.1

@@ -39,8 +39,6 @@ def cluster(monkeypatch):
     made.shutdown()
 
 
-# A cluster of two nodes beside the other tests overruns its time on two busy cores.
-@pytest.mark.skipif("TUNESMITH_RAY" not in os.environ, reason="set TUNESMITH_RAY=1 on a machine with free cores")
 def test_a_run_loses_a_node_and_goes_on_from_its_checkpoint(cluster, tmp_path, review_file):
     home = tmp_path / "home"
     python = tmp_path / "python"
