@@ -70,7 +70,7 @@ class Progress:
             known["message"] = ""
         if pace := self._pace():
             left = (state.max_steps - state.global_step) * pace
-            known["eta_seconds"] = round(left + self._scoring(pace, state.max_steps), 1)
+            known["eta_seconds"] = round(left + self._scoring(pace, state.max_steps), 3)
         self.folder.set_status(**known)
 
     def _pace(self):
@@ -98,7 +98,7 @@ class Progress:
             self.written = now
             left = self._left(state, now)
             self.folder.set_status(
-                step=state.global_step, total_steps=state.max_steps, eta_seconds=round(left, 1)
+                step=state.global_step, total_steps=state.max_steps, eta_seconds=round(left, 3)
             )
         if state.global_step == self.first_step + 1:
             self.warm = now  # the first step loads kernels and fills caches: the rate counts from its end
