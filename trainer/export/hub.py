@@ -136,7 +136,7 @@ def pushed(folder: RunFolder) -> dict[str, Any]:
 
 
 def _adapter(folder: RunFolder, config: RunConfig) -> dict[str, Path | bytes]:
-    name = "model" if config.peft == "full" else "adapter"
+    name = "model" if config.keeps_whole_model else "adapter"
     found = _files(folder.path / name, folder, f"train it to its end: tunesmith train {folder.task}")
     settings = found.get("adapter_config.json")
     if isinstance(settings, Path):

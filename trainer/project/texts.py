@@ -198,7 +198,7 @@ def model_card(
 
 
 def _whole(config: RunConfig, what: str) -> bool:
-    return config.peft == "full" or what == "merged"
+    return config.keeps_whole_model or what == "merged"
 
 
 def _prompt(config: RunConfig) -> str:

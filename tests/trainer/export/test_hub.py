@@ -41,8 +41,7 @@ def run_on(tmp_path, review_file):
             base_model=base_model,
             train_file=str(review_file),
             method="sft",
-            peft="lora",
-            **changes,
+            **{"peft": "lora", **changes},
         )
         folder = runs.create(
             tmp_path / "home" / "tasks", config, reasons={"r": {"because": "sixteen | is usual", "rule": "r"}}
@@ -84,6 +83,15 @@ def test_the_list_holds_every_file_and_no_path_of_this_machine(run_on, tmp_path)
     assert "license: apache-2.0" in card and "base_model: Qwen/Qwen3-0.6B" in card
     assert "0.900 (0.770–0.960)" in card and r"sixteen \| is usual" in card
     assert "2 answers to the test rows were none of the labels" in card and "known to 0.19 only" in card
+
+
+def test_a_run_whose_weights_are_a_whole_model_sends_that(run_on):
+    folder = run_on(peft="freeze")
+    (folder.path / "adapter").rename(folder.path / "model")
+    (folder.path / "model" / "adapter_model.safetensors").rename(folder.path / "model" / "model.safetensors")
+    push = pushing.plan(folder, "me/reviews")
+    assert push.files["model.safetensors"] == folder.path / "model" / "model.safetensors"
+    assert "library_name: transformers" in card_of(push) and "base_model_relation: finetune" in card_of(push)
 
 
 def test_llama_asks_for_a_name_a_line_and_a_notice(run_on):
