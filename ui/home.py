@@ -11,7 +11,6 @@ import yaml
 
 from assistant.llm import Settings
 from kb.errors import UserError
-from trainer.config import write_atomic
 
 ENVIRONMENT = {  # setting: variable; the variable wins over settings.yaml
     "backend": "TUNESMITH_BACKEND",
@@ -92,12 +91,6 @@ class Home:
                 )
         values |= {key: os.environ[name] for key, name in ENVIRONMENT.items() if os.environ.get(name)}
         return Settings(**{key: _typed(key, value) for key, value in values.items()})
-
-    def save_settings(self, **values: str) -> None:
-        file = self.path / "settings.yaml"
-        old = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-        new = {**(old or {}), **{key: value for key, value in values.items() if key not in SECRET}}
-        write_atomic(file, yaml.safe_dump(new, allow_unicode=True))
 
 
 def _typed(key: str, value: Any) -> Any:

@@ -16,7 +16,7 @@ from trainer.config import RunConfig, UserError, write_atomic
 from trainer.data.convert import Converted, Row, convert
 from trainer.data.detect import detect
 from trainer.data.read import read_records
-from trainer.data.splits import Splits, key, split, without_overlap
+from trainer.data.splits import Splits, split, without_overlap
 
 CARD = "card.json"
 
@@ -139,8 +139,3 @@ def read_rows(path: Path) -> list[Row]:
     """Rows of a frozen file, in its order."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def held_out_keys(staged: Staged) -> set[str]:
-    """Questions of eval and test rows, as `splits.key` folds them."""
-    return {key(row) for row in [*staged.splits.eval, *staged.splits.test]}
