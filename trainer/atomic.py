@@ -1,9 +1,12 @@
-"""A file that readers see whole or not at all; every room of the trainer writes through here."""
+"""A file or folder that readers see whole or not at all; every room of the trainer writes through here."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -25,3 +28,17 @@ def write_atomic(path: Path, text: str, sync: bool = True) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def assembled(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` that takes its place when the block ends well; gone when it does not."""
+    building = path.with_name(f".{path.name}.part")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(building, path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

@@ -6,19 +6,18 @@ killed goes on from the last one. Needs torch; nothing heavy is imported before 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import os
 import resource
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from trainer import base, checkpoints, memory, origin, progress, rate, smoke, trackers
+from trainer.atomic import assembled
 from trainer.calibration import measured_pair, note
 from trainer.config import STARTER, RunConfig
 from trainer.data.check import Lengths
@@ -102,17 +101,6 @@ def prepare_process(config: RunConfig) -> None:
         torch.set_num_threads(config.threads)
 
 
-@contextlib.contextmanager
-def _assembled(path: Path) -> Iterator[Path]:
-    """A folder to fill beside `path`, renamed to it when the block ends well: never half a result."""
-    building = path.with_name(f".{path.name}.new")
-    shutil.rmtree(building, ignore_errors=True)
-    yield building
-    if building.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(building, path)
-
-
 def prepare(folder: RunFolder, config: RunConfig, staged: Staged) -> tuple[Path, Any]:
     """The base model's folder (made now, if it is the starter) and its tokenizer. Raises UserError.
 
@@ -121,7 +109,7 @@ def prepare(folder: RunFolder, config: RunConfig, staged: Staged) -> tuple[Path,
     base_path = base.locate(config, folder.path)
     if config.base_model == STARTER and not base_path.is_dir():
         folder.set_status(stage="starter")
-        with _assembled(base_path) as building:
+        with assembled(base_path) as building:
             make_starter(config, (text for row in staged.splits.train for text in contents(row)), building)
     plain = METHODS[config.method].output == "labels"  # its tokenizer cuts the text, whose end is no answer
     tokenizer = base.load_tokenizer(base_path, chat=not plain)
@@ -298,7 +286,7 @@ def _save(trainer: Any, tokenizer: Any, out: Path, config: RunConfig, base_path:
         settings.base_model_name_or_path = (
             str(base_path) if config.base_model == STARTER else config.base_model
         )
-    with _assembled(out) as building:
+    with assembled(out) as building:
         # PiSSA changed the base: its adapter is saved as the difference to its start, for the base as it was.
         start = Path(trainer.args.output_dir) / INITIAL if config.peft == "pissa" else None
         options = {"state_dict": weights}

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from trainer.atomic import assembled
 from trainer.config import UserError
 from trainer.data.stage import read_rows
-from trainer.export.merge import assembled
 from trainer.runs import RunFolder
 
 ROWS = 256  # to calibrate with; gptqmodel asks for at least 256

@@ -7,16 +7,16 @@ embeddings does). Needs torch.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer import base
+from trainer.atomic import assembled
 from trainer.config import RunConfig, UserError, write_atomic
 from trainer.data.stage import read_rows
 from trainer.generate import head_labels
@@ -61,20 +61,6 @@ def merge(folder: RunFolder) -> Path:
             report = _merge_adapter(folder, config, weights, building)
     write_atomic(folder.path / "export" / "merge.json", json.dumps(report, indent=1))
     return merged
-
-
-@contextlib.contextmanager
-def assembled(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` that takes its place when the block ends well; gone when it does not."""
-    building = path.with_name(f".{path.name}.part")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        yield building
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(building, path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:
