@@ -14,9 +14,17 @@ from typing import Any
 from assistant.rules import decide
 from kb.facts import ModelCard, table
 from trainer.config import STARTER
-from trainer.estimate import BF16, FP32, Shape, Stack, adapter_params, cpu_stack, memory, starter_shape
-
-PAIRED = ("dpo", "orpo", "simpo", "reward")  # chosen and rejected go through the model together
+from trainer.estimate import (
+    BF16,
+    FP32,
+    PAIRED,
+    Shape,
+    Stack,
+    adapter_params,
+    cpu_stack,
+    memory,
+    starter_shape,
+)
 
 
 @dataclass(frozen=True)

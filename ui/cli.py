@@ -29,7 +29,7 @@ from ui import (
     cli_runs,
     cli_sweep,
 )
-from ui.cli_library import Since, Source, filtered
+from ui.cli_library import Json, Since, Source, filtered
 from ui.i18n import screen_lang
 
 app = typer.Typer(
@@ -40,7 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 kb_app = typer.Typer(help="Check and render the knowledge base.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Batch = Annotated[
     bool, typer.Option("--batch", help="Read JSON lines from standard input, answer line by line.")
 ]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kb.errors import UserError
+from ui.cli_library import Json
 
 run_app = typer.Typer(help="Show, follow, cancel, resume and compare runs.", no_args_is_help=True)
 
@@ -17,7 +18,6 @@ RunId = Annotated[str, typer.Argument(metavar="ID", help="Run as task/version, f
 RunFile = Annotated[
     str, typer.Argument(metavar="RUN.yaml|TASK", help="A run file, or a task for its newest run's values.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 FOLLOW_SECONDS = 1.0
 CANCEL_SECONDS = 60.0  # to wait for a checkpoint to be written
 FINAL = {"done", "failed", "cancelled", "lost", "oom", "timeout"}

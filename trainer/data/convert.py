@@ -274,7 +274,7 @@ def _tagged(record: dict, columns: dict[str, str], instruction: str, note: Calla
     if not sound:
         note("bad_tag")
     text = _required(entities.joined(tokens))
-    return _row(f"{instruction}\n{text}" if instruction else text, entities.answer(found))
+    return _row(instructed(instruction, text), entities.answer(found))
 
 
 def _spanned(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:
@@ -282,7 +282,7 @@ def _spanned(record: dict, columns: dict[str, str], instruction: str, note: Call
     found = entities.from_spans(text, record.get(columns["spans"]) or [])
     if found is None:
         raise Skip("bad_span")
-    return _row(f"{instruction}\n{text}" if instruction else text, entities.answer(found))
+    return _row(instructed(instruction, text), entities.answer(found))
 
 
 def _reading(record: dict, columns: dict[str, str], instruction: str, note: Callable) -> Row:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trainer.base import HUB_ID
 from trainer.config import RunConfig, UserError, write_atomic
 from trainer.export import terms
 from trainer.runs import RunFolder
 
 WHATS = ("adapter", "merged", "gguf", "dataset")
-REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 SPLITS = {"train": "train", "eval": "validation", "test": "test"}
 LEFT_OUT = ("README.md", "training_args.bin")  # a card of PEFT's that says nothing; a pickle
@@ -56,7 +56,7 @@ def plan(
     """
     if what not in WHATS:
         raise UserError(f"--what {what}: choose one of {', '.join(WHATS)}")
-    if not REPO.fullmatch(repo):
+    if not HUB_ID.fullmatch(repo):
         raise UserError(
             f"{repo!r}: not a repository of the Hub; write OWNER/NAME in ASCII, such as me/reviews"
         )

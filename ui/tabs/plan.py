@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import time
@@ -19,6 +18,7 @@ from kb import facts
 from kb.errors import UserError
 from trainer import calibration, rate, rehearse, runs
 from trainer import config as run_config
+from trainer.data.read import file_hash
 from trainer.jobs import Jobs
 from ui import form, render, render_plan
 from ui.context import Context
@@ -296,9 +296,7 @@ def data_path(context: Context, file: str | None, path: str) -> Path | None:
     if not file:
         return None
     source = Path(file)
-    with source.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()[:12]
-    kept = context.home.uploads / f"{digest}-{source.name}"
+    kept = context.home.uploads / f"{file_hash(source)[:12]}-{source.name}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         building = kept.with_suffix(kept.suffix + ".part")

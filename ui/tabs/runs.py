@@ -21,7 +21,6 @@ from ui.tabs import side, sweeps
 POLL_SECONDS = 1.5
 SELECTED = {"storage_key": "tunesmith-run", "secret": "not-a-secret"}
 LOG_LINES = 40
-ACTIVE = ("queued", "starting", "running")
 RESUMABLE = ("cancelled", "failed", "lost", "oom", "timeout")
 SHOWN = 15  # components that a poll writes
 
@@ -142,7 +141,7 @@ def update(context: Context, lang: str, t: Translate, wanted: str, seen: tuple, 
         folder.log_tail(LOG_LINES),
         values,
         render_runs.runs_table(rows, t),
-        gr.Button(interactive=state in ACTIVE),
+        gr.Button(interactive=state in runs.ACTIVE),
         gr.Button(interactive=state in RESUMABLE),
         gr.Button(interactive=state == "done"),
         render_runs.live(metrics, t) + repeated(context, folder, t),
