@@ -56,6 +56,14 @@ def config_of(review_file, tiny_base):
 
 
 @pytest.fixture
+def built(config_of, tmp_path):
+    """The TRL trainer of a config on rows of its method's shape."""
+    from building import build
+
+    return lambda evaluation=4, **changes: build(config_of(**changes), tmp_path, evaluation)
+
+
+@pytest.fixture
 def run_of(tmp_path, config_of):
     """A new run folder of the tiny base, with changes."""
 

@@ -1,28 +1,15 @@
-"""Files in, rows out: every format, every fault named, no row lost without a count."""
+"""Files in, rows out: every format, what is measured, what is cut."""
 
 import json
 import subprocess
 import sys
 import time
-from collections import Counter
-from pathlib import Path
-from random import Random
 
 import pytest
+from written import write
 
-from trainer.config import UserError
-from trainer.data import convert_file, load_rows, preview, profile, split, split_file
+from trainer.data import convert_file, load_rows, profile, split_file
 from trainer.data.language import language_of, token_estimate
-from trainer.data.splits import key
-from trainer.data.stage import freeze, label_set, stage, thaw
-
-
-def write(path: Path, content) -> Path:
-    """A file of raw bytes, of text, or of JSON lines."""
-    if isinstance(content, list):
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 @pytest.fixture
@@ -209,185 +196,6 @@ def test_system_prompt_and_instruction_stand_before_the_text(rows_of):
     assert said(own["prompt"]) == [("system", "Be short.\n\nown"), ("user", "a")]
 
 
-# bad input: name: (content, file name, what the one line must hold)
-BAD = {
-    "empty file": (b"", "d.jsonl", r"d\.jsonl:1: the file is empty"),
-    "only spaces": (b" \n\n", "d.csv", r"d\.csv:1: the file is empty"),
-    "header alone": ("text,label\n", "d.csv", r"d\.csv:1: .*no rows"),
-    "broken line": (
-        '{"text": "a", "label": "b"}\n{"text": oops}\n',
-        "d.jsonl",
-        r"d\.jsonl:2:10: not valid JSON",
-    ),
-    "two broken lines": ('{"a"\n{"b"\n', "d.jsonl", r"d\.jsonl:1:.*and 1 more"),
-    "truncated last line": ('{"text": "a", "label": "b"}\n{"text": "a", "lab', "d.jsonl", r"d\.jsonl:2:15"),
-    "a list a line": ("[1, 2]\n", "d.jsonl", r"d\.jsonl:1: expected an object"),
-    "broken JSON": ('[{"a": 1},\n {"a": }]', "d.json", r"d\.json:2:8: not valid JSON"),
-    "an object": ('{"a": 1}', "d.json", r"d\.json:1: expected a list of rows"),
-    "a number": ("5", "d.json", r"d\.json:1: expected a list of rows, found a number"),
-    "deep nesting": ("[" * 5000 + "]" * 5000, "d.json", r"d\.json:1: nested too deeply"),
-    "deep nesting in a line": (
-        '{"a":' * 5000 + "1" + "}" * 5000,
-        "d.jsonl",
-        r"d\.jsonl:1: nested too deeply",
-    ),
-    "invalid UTF-8": (
-        b"text,label\nok,1\nb\xff,2\n",
-        "d.csv",
-        r"d\.csv:3: invalid UTF-8 \(byte 0xff at offset 17\)",
-    ),
-    "UTF-16": (
-        "text,label\na,b\n".encode("utf-16"),
-        "d.csv",
-        r"d\.csv:1: the file is UTF-16; save it as UTF-8",
-    ),
-    "UTF-16 without a mark": (
-        "text,label\n".encode("utf-16-le"),
-        "d.csv",
-        r"d\.csv:1: a NUL byte at offset 1",
-    ),
-    "NUL": (b"text,label\na\0b,1\n", "d.csv", r"d\.csv:2: a NUL byte at offset 12"),
-    "raw NUL in JSON": (
-        b'{"text": "a\0b", "label": "1"}\n',
-        "d.jsonl",
-        r"d\.jsonl:1: a NUL byte at offset 11",
-    ),
-    "unknown columns": (
-        "colour,size\nred,1\n",
-        "d.csv",
-        r"d\.csv:2: unknown columns 'colour', 'size'; rename",
-    ),
-    "no label in any row": (
-        [{"text": "a", "label": ""}],
-        "d.jsonl",
-        r"d\.jsonl:1: no row can be used \(no label\)",
-    ),
-    "unclosed quote": ('text,label\n"a,1\n', "d.csv", r"d\.csv:2: not a readable table"),
-    "repeated column": ("text,text\na,b\n", "d.csv", r"d\.csv:1: the header"),
-    "unknown kind": (b"a", "d.xyz", r"d\.xyz: unknown kind of file '\.xyz'"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_with_the_place(tmp_path, name):
-    content, file, expected = BAD[name]
-    with pytest.raises(UserError, match=expected) as caught:
-        profile(write(tmp_path / file, content))
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
-
-
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.csv: no such file"):
-        profile(tmp_path / "gone.csv")
-    (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UserError, match=r"folder\.csv: cannot be read"):
-        profile(tmp_path / "folder.csv")
-
-
-def kinds(path):
-    return {finding.kind: finding.rows for finding in profile(path).findings}
-
-
-def test_what_can_be_mended_is_counted_and_the_rest_goes_in(tmp_path):
-    lines = [
-        '{"text": "a", "text": "b", "label": "1"}',
-        '{"text": "c", "label": NaN}',
-        '{"text": "d", "label": ' + "7" * 5000 + "}",
-        '{"text": "e\\u0000", "label": "1"}',
-        '{"text": "f\\ud800", "label": "2"}',
-        '{"text": "", "label": "2"}',
-        '{"text": "\\ud83d\\ude00", "label": "2"}',
-    ]
-    path = write(tmp_path / "d.jsonl", "\n".join(lines))
-    found = kinds(path)
-    expected = {
-        "duplicate_key": 1,
-        "nan": 1,
-        "no_label": 1,
-        "nul_removed": 1,
-        "surrogate_replaced": 1,
-        "empty_text": 1,
-    }
-    assert expected.items() <= found.items()
-    assert profile(path).rows == 5 and profile(path).read_rows == 7
-    assert [row["prompt"][0]["content"] for row in preview(path, 5)] == ["b", "d", "e", "f�", "😀"]
-
-
-def test_no_row_is_lost_without_a_count(tmp_path):
-    rows = [
-        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
-        {"messages": [{"role": "user", "content": "a"}]},
-        {"messages": [{"role": "assistant", "content": "a"}]},
-        {"messages": [{"role": "wizard", "content": "a"}, {"role": "assistant", "content": "b"}]},
-        {"messages": ["a"]},
-        {"messages": None},
-        {
-            "messages": [
-                {"role": "user", "content": [{"type": "image", "url": "x"}]},
-                {"role": "assistant", "content": "b"},
-            ]
-        },
-    ]
-    path = write(tmp_path / "d.jsonl", rows)
-    measured = profile(path)
-    left_out = {
-        f.kind: f.rows for f in measured.findings if f.kind not in ("empty_turn", "turns_after_answer")
-    }
-    assert measured.rows == 1 and sum(left_out.values()) == 6
-    assert left_out == {"no_answer": 2, "empty_text": 1, "unknown_role": 1, "broken_turn": 1, "not_text": 1}
-
-
-COLUMNS = [
-    "messages",
-    "conversations",
-    "prompt",
-    "completion",
-    "chosen",
-    "rejected",
-    "label",
-    "text",
-    "instruction",
-    "input",
-    "output",
-    "history",
-    "system",
-    "tools",
-    "question",
-    "answer",
-    "chosen_messages",
-    "rejected_messages",
-    "category",
-    "text_b",
-]
-KEYS = ["role", "content", "from", "value", "type", "text", "function", "tool_calls", "label"]
-
-
-def odd_value(random, depth=0):
-    """Any JSON value, with keys that mean something here."""
-    kind = random.randrange(8)
-    if kind < 4 or depth > 3:
-        return random.choice(
-            [None, True, 0, 1.5, 10**40, "", "user", "assistant", "\ud800", "a\0b", "長い \u202e文"]
-        )
-    if kind < 6:
-        return [odd_value(random, depth + 1) for _ in range(random.randrange(4))]
-    return {random.choice(KEYS): odd_value(random, depth + 1) for _ in range(random.randrange(4))}
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_no_mixture_of_types_ends_in_a_traceback(tmp_path, seed):
-    random = Random(seed)
-    for _ in range(100):
-        columns = random.sample(COLUMNS, random.randrange(1, 6))
-        rows = [{column: odd_value(random) for column in columns} for _ in range(3)]
-        path = tmp_path / "d.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)))
-        try:
-            assert profile(path).rows > 0
-        except UserError as error:
-            assert "\n" not in str(error)
-
-
 def test_findings_speak_both_languages_and_name_lines(tmp_path):
     path = write(
         tmp_path / "d.jsonl",
@@ -410,7 +218,7 @@ def test_profile_counts_labels_repeats_conflicts_and_lengths(tmp_path):
     assert (measured.text_column, measured.label_column) == ("text", "label")
     assert measured.duplicates == 1 and measured.conflicts == 2
     assert measured.tokens.p50 <= measured.tokens.p95 <= measured.tokens.max
-    assert {"duplicates", "label_conflict", "unused_column"} <= kinds(tmp_path / "d.jsonl").keys()
+    assert {"duplicates", "label_conflict", "unused_column"} <= {found.kind for found in measured.findings}
 
 
 def test_one_label_stops_training(tmp_path):
@@ -450,89 +258,6 @@ def test_profile_needs_no_torch(tmp_path):
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "False"
-
-
-# splits
-
-
-def labelled(count, labels=("a", "b", "c")):
-    return [
-        {
-            "prompt": [{"role": "user", "content": f"text {i}"}],
-            "completion": [{"role": "assistant", "content": labels[i % len(labels)]}],
-        }
-        for i in range(count)
-    ]
-
-
-def test_split_keeps_the_share_of_every_label_and_is_seeded():
-    rows = labelled(90) + labelled(10, ("rare",))[:0]
-    parts = split(rows, 0.1, 0.2, seed=1)
-    for part, expected in ((parts.test, 6), (parts.eval, 3), (parts.train, 21)):
-        assert Counter(row["completion"][0]["content"] for row in part) == dict.fromkeys("abc", expected)
-    again, other = split(rows, 0.1, 0.2, seed=1), split(rows, 0.1, 0.2, seed=2)
-    assert again.test == parts.test and other.test != parts.test
-
-
-def test_rows_with_the_same_question_stay_in_one_split():
-    rows = labelled(60)
-    rows += [
-        {**row, "prompt": [{"role": "user", "content": row["prompt"][0]["content"].upper() + "  "}]}
-        for row in rows
-    ]
-    parts = split(rows, 0.2, 0.3, seed=3)
-    keys = [{key(row) for row in part} for part in (parts.train, parts.eval, parts.test)]
-    assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
-    assert sum(map(len, (parts.train, parts.eval, parts.test))) == 120
-
-
-def test_a_few_rows_still_fill_every_split_that_is_wanted():
-    parts = split(labelled(6), 0.05, 0.1, seed=1)
-    assert len(parts.test) == 1 and len(parts.eval) == 1 and len(parts.train) == 4
-
-
-def test_held_out_files_are_used_and_their_rows_leave_the_training_set(tmp_path, config_of):
-    train = write(tmp_path / "train.csv", "text,label\n" + "".join(f"text {i},{i % 2}\n" for i in range(40)))
-    test = write(tmp_path / "test.csv", "text,label\nTEXT 1,1\nnew,0\n")
-    evaluation = write(tmp_path / "eval.csv", "text,label\ntext 2,0\nnew,0\nother,1\n")
-    staged = stage(config_of(train_file=str(train), test_file=str(test), eval_file=str(evaluation)))
-    splits = staged.splits
-    assert (len(splits.train), len(splits.eval), len(splits.test)) == (38, 2, 2)
-    assert staged.card["overlap"] == 2
-    assert {row["prompt"][0]["content"] for row in splits.eval} == {"text 2", "other"}
-
-
-def test_fractions_of_zero_hold_nothing_out(config_of):
-    splits = stage(config_of(eval_fraction=0, test_fraction=0)).splits
-    assert (len(splits.train), splits.eval, splits.test) == (120, [], [])
-    splits = stage(config_of(eval_fraction=0.25, test_fraction=0.5)).splits
-    assert (len(splits.train), len(splits.eval), len(splits.test)) == (30, 30, 60)
-
-
-def test_a_test_file_that_holds_every_row_leaves_nothing_to_train(config_of, review_file):
-    with pytest.raises(UserError, match="no rows are left to train on"):
-        stage(config_of(test_file=str(review_file)))
-
-
-def test_a_method_that_does_not_fit_the_file_is_refused(config_of):
-    with pytest.raises(UserError, match=r"reviews\.csv: method dpo needs rows of prompt, chosen, rejected"):
-        stage(config_of(method="dpo"))
-
-
-def test_frozen_rows_come_back_as_they_were(tmp_path, config_of):
-    staged = stage(config_of())
-    freeze(staged, tmp_path / "data")
-    again = thaw(tmp_path / "data")
-    assert again.splits == staged.splits and again.card == staged.card
-    assert again.card["labels"] == ["0", "1"]
-    (tmp_path / "data" / "card.json").unlink()
-    assert thaw(tmp_path / "data") is None
-
-
-def test_labels_are_told_from_texts():
-    assert label_set(labelled(30), "alpaca") == ["a", "b", "c"]
-    assert label_set(labelled(30, [f"answer {i}" for i in range(30)]), "text+label") is None
-    assert label_set(labelled(30, ["a long answer " * 9, "b"]), "alpaca") is None
 
 
 # rows cut to the model's window

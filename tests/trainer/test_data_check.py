@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from written import write
 
 from kb import pages
 from trainer.config import UserError
@@ -14,13 +15,6 @@ from trainer.data.findings import faults
 from trainer.data.labels import likely_wrong
 from trainer.data.near import groups, sketch
 from trainer.data.scan import is_mojibake, mend, redact, scan
-
-
-def write(path: Path, content) -> Path:
-    if isinstance(content, list):
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def found(path, **options):

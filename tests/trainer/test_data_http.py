@@ -3,15 +3,15 @@
 import gzip
 import json
 import socket
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from replay import listening
 
 from trainer.config import UserError
 from trainer.data.imports import bring_in, repeat
@@ -55,12 +55,8 @@ def server():
             self.end_headers()
             self.wfile.write(body)
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{running.server_port}"
-    yield state
-    running.shutdown()
-    running.server_close()
+    with listening(Handler) as state.url:
+        yield state
 
 
 def rest(server, tmp_path, path="/rows", environ=None, **options):

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
 import pytest
+from replay import listening
 
 COMMIT = "a" * 40
 CARD = b"""---
@@ -86,12 +86,8 @@ def hub():
             if self.command == "GET":
                 self.wfile.write(body)
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{running.server_port}"
-    yield state
-    running.shutdown()
-    running.server_close()
+    with listening(Handler) as state.url:
+        yield state
 
 
 def _answer(path, span):

@@ -3,29 +3,16 @@
 import json
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import yaml
+from written import lines_of, write
 
 from trainer.config import UserError
 from trainer.data import check, rebuild
 from trainer.data.files import dedupe_file
 from trainer.data.imports import bring_in, file_name, look, repeat
 from trainer.data.mapping import propose
-
-
-def write(path: Path, rows) -> Path:
-    text = (
-        rows if isinstance(rows, str) else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def lines(path: Path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def proposed(rows, **given):
@@ -81,7 +68,7 @@ def test_a_file_is_imported_with_its_columns_named_and_all_others_kept(tmp_path)
     report = bring_in(
         str(source), tmp_path / "data" / "rows.jsonl", {}, {"instruction": "Frage", "output": "Antwort"}, {}
     )
-    assert lines(tmp_path / "data" / "rows.jsonl") == [
+    assert lines_of(tmp_path / "data" / "rows.jsonl") == [
         {"instruction": "Was?", "output": "Das.", "Kunde": "7"},
         {"instruction": "Wer?", "output": "", "Kunde": "8"},
     ]
@@ -94,7 +81,7 @@ def test_an_unused_column_that_would_be_mistaken_gets_another_name(tmp_path):
         tmp_path / "in.jsonl", [{"messages": [{"role": "user", "content": "x"}], "q": "a b", "a": "c d"}]
     )
     bring_in(str(source), tmp_path / "rows.jsonl", {}, {"prompt": "q", "completion": "a"}, {})
-    assert set(lines(tmp_path / "rows.jsonl")[0]) == {"prompt", "completion", "messages_unused"}
+    assert set(lines_of(tmp_path / "rows.jsonl")[0]) == {"prompt", "completion", "messages_unused"}
     assert check(tmp_path / "rows.jsonl").format == "prompt-completion"
 
 
@@ -121,7 +108,7 @@ def test_columns_inside_objects_and_lists_in_texts_are_reached(tmp_path):
     bring_in(
         str(write(tmp_path / "in.jsonl", rows)), tmp_path / "r.jsonl", {}, {"label": "sentiment.name"}, {}
     )
-    assert lines(tmp_path / "r.jsonl")[0]["label"] == "good"
+    assert lines_of(tmp_path / "r.jsonl")[0]["label"] == "good"
     turns = json.dumps([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
     cell = turns.replace('"', '""')
     made = bring_in(
@@ -189,7 +176,7 @@ def test_a_record_written_by_hand_is_carried_out(tmp_path):
     }
     write(tmp_path / "data_source.yaml", yaml.safe_dump(recipe))
     assert repeat(tmp_path / "data_source.yaml", {})[0].changed == "new"
-    assert lines(tmp_path / "r.jsonl") == [{"prompt": "q", "completion": "a"}]
+    assert lines_of(tmp_path / "r.jsonl") == [{"prompt": "q", "completion": "a"}]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +231,10 @@ def test_a_folder_of_mixed_files_gives_a_file_a_format(tmp_path):
     assert (
         all(name in told for name in ("README.md", "x.bin", "link.csv", "note.txt")) and ".hidden" not in told
     )
-    assert lines(tmp_path / "out" / "all-spans.jsonl")[0]["entities"] == [[0, 3, "Person"], [13, 19, "City"]]
+    assert lines_of(tmp_path / "out" / "all-spans.jsonl")[0]["entities"] == [
+        [0, 3, "Person"],
+        [13, 19, "City"],
+    ]
     assert set(report.made.facts["files"]) == {"a.csv", "c.json", "deep/b.jsonl", "note.ann"}
     assert [again.changed for again in repeat(tmp_path / "out" / "data_source.yaml", {})] == ["same"]
     only = bring_in(str(folder), tmp_path / "out" / "csv.jsonl", {"only": "*.csv"}, {}, {})
@@ -345,7 +335,7 @@ def test_a_query_is_imported_with_parameters(database, tmp_path):
     sql = "SELECT body, kategorie FROM reviews WHERE id >= :first ORDER BY id"
     report = query(sql, f"sqlite:///{database}", out, **{"params.first": "10", "url_env": "OTHER"})
     assert report.made.counts["written"] == 2990 and report.notes == []
-    assert lines(out)[0] == {"text": "review number 10", "label": "a"}
+    assert lines_of(out)[0] == {"text": "review number 10", "label": "a"}
     environ = {"OTHER": f"sqlite:///{database}"}
     assert repeat(tmp_path / "d" / "data_source.yaml", environ)[0].changed == "same"
     with closing(sqlite3.connect(database)) as connection:

@@ -1,27 +1,17 @@
 """Balance, relabel, sample, merge, split by time and with a frozen test, drop, render: counted and repeatable."""
 
-import json
 import random
 from collections import Counter
 from itertools import product
 
 import numpy as np
 import pytest
+from written import lines_of, write
 
 from trainer.config import UserError
 from trainer.data import make, rebuild, split_file
 from trainer.data.packing import count_packs, packing
 from trainer.data.template import Renderer, Template, TooSlow, load_template
-
-
-def write(path, rows):
-    path.parent.mkdir(exist_ok=True, parents=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def words(number):

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
+from written import lines_of
 
 from trainer.config import UserError
 from trainer.data import dedupe_file, make, rebuild, redact_file, repair_file, split_file, write_card
@@ -32,10 +33,6 @@ def messy(tmp_path):
 
 
 PARTS = {"train": "train", "validation": "eval", "test": "test"}
-
-
-def lines_of(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_repair_mends_what_it_can_and_counts_what_it_leaves_out(messy, tmp_path):

@@ -15,13 +15,6 @@ from trainer.data.stage import stage
 from trainer.methods import check, require_trainable
 from trainer.methods.unpaired import class_weights
 
-
-@pytest.fixture
-def built(config_of, tmp_path):
-    """The TRL trainer of a config on rows of its method's shape."""
-    return lambda evaluation=4, **changes: build(config_of(**changes), tmp_path, evaluation)
-
-
 DEFAULT = {}
 
 

@@ -9,11 +9,6 @@ from trainer.estimate import expert_params, linear_params, memory
 from trainer.methods import check
 
 
-@pytest.fixture
-def built(config_of, tmp_path):
-    return lambda evaluation=4, **changes: build(config_of(**changes), tmp_path, evaluation)
-
-
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory, tiny_base):
     """A mixture of experts of two layers with the tiny base's tokenizer."""

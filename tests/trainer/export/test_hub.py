@@ -10,11 +10,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
 import pytest
+from replay import listening
 from typer.testing import CliRunner
 
 from kb.errors import UserError
@@ -170,12 +170,8 @@ def server():
     """The endpoints that an upload calls, with what was stored. `die_at`: the upload of that number hangs up."""
     state = SimpleNamespace(repos={}, objects={}, puts=[], tokens=set(), die_at=0, refuse=0)
     handler = type("Handler", (Answering,), {"state": state})
-    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{running.server_port}"
-    yield state
-    running.shutdown()
-    running.server_close()
+    with listening(handler) as state.url:
+        yield state
 
 
 class Answering(BaseHTTPRequestHandler):
