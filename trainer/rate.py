@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from trainer.config import UserError, write_atomic
+from trainer.atomic import read_object, write_atomic
+from trainer.config import UserError
 from trainer.hardware import Hardware
 
 FILE = "rates.json"
@@ -34,7 +35,7 @@ def key_of(hardware: Hardware) -> str:
 
 def known(home: Path, hardware: Hardware) -> float | None:
     """FLOP a second that were measured for this device, bf16 on a GPU and fp32 on a CPU; None before that."""
-    row = _load(home).get(key_of(hardware))
+    row = read_object(home / FILE).get(key_of(hardware))
     return float(row["flops"]) if isinstance(row, dict) and row.get("flops") else None
 
 
@@ -58,7 +59,9 @@ def measure(home: Path, hardware: Hardware) -> float:
             left @ right
         wait()
         best = max(best, 4 * 2 * size**3 / (time.perf_counter() - start))
-    kept = _load(home) | {key_of(hardware): {"flops": best, "seconds": SECONDS, "at": round(time.time())}}
+    kept = read_object(home / FILE) | {
+        key_of(hardware): {"flops": best, "seconds": SECONDS, "at": round(time.time())}
+    }
     write_atomic(home / FILE, json.dumps(kept, indent=1))
     return best
 
@@ -77,14 +80,6 @@ def measure_apart(home: Path) -> dict[str, Any]:
         why = (done.stderr.strip().splitlines() or ["no output"])[-1][:200]
         raise UserError(f"the device cannot be measured: {why}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _load(home: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((home / FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 if __name__ == "__main__":

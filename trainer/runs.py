@@ -27,7 +27,8 @@ import yaml
 
 from trainer import checkpoints, curve
 from trainer import config as run_config
-from trainer.config import TASK_NAME, RunConfig, UserError, write_atomic
+from trainer.atomic import read_object, write_atomic
+from trainer.config import TASK_NAME, RunConfig, UserError
 
 ACTIVE = ("queued", "starting", "running")
 ENDED = ("done", "failed", "cancelled", "lost", "oom", "timeout")
@@ -250,11 +251,7 @@ class RunFolder:
 
     def scores(self) -> dict[str, Any]:
         """eval/metrics.json, or {} when the run has not been evaluated."""
-        try:
-            values = json.loads((self.path / "eval" / "metrics.json").read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return values if isinstance(values, dict) else {}
+        return read_object(self.path / "eval" / "metrics.json")
 
 
 def create(

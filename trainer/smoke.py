@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from trainer.config import STARTER, RunConfig, write_atomic
+from trainer.atomic import read_object, write_atomic
+from trainer.config import STARTER, RunConfig
 from trainer.data.convert import Row, contents
 from trainer.estimate import GIB, Estimate
 from trainer.memory import halved, is_out_of_memory, release
@@ -41,11 +42,7 @@ class Prediction:
 
 def measured(folder: RunFolder) -> dict[str, Any]:
     """smoke.json of a run, {} where there is none."""
-    try:
-        values = json.loads((folder.path / FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_object(folder.path / FILE)
 
 
 def try_out(

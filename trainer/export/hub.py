@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trainer.atomic import read_object, write_atomic
 from trainer.base import HUB_ID
-from trainer.config import RunConfig, UserError, write_atomic
+from trainer.config import RunConfig, UserError
 from trainer.export import terms
 from trainer.runs import RunFolder
 
@@ -129,10 +130,7 @@ def note(push: Push, address: str) -> None:
 
 def pushed(folder: RunFolder) -> dict[str, Any]:
     """What `note` kept; {} for nothing."""
-    try:
-        return json.loads((folder.path / "export" / "hub.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_object(folder.path / "export" / "hub.json")
 
 
 def _adapter(folder: RunFolder, config: RunConfig) -> dict[str, Path | bytes]:
@@ -159,11 +157,7 @@ def _gguf(folder: RunFolder, config: RunConfig) -> dict[str, Path | bytes]:
     }
     if "model.gguf" not in found:
         raise UserError(f"{folder.id}: has no GGUF file yet; {how}")
-    try:
-        ready = json.loads((out / "parity.json").read_text(encoding="utf-8"))["ready"]
-    except (OSError, ValueError, KeyError):
-        ready = None
-    if not ready:
+    if not read_object(out / "parity.json").get("ready"):
         raise UserError(
             f"{folder.id}: its GGUF file is not proven equal to the trained model; run: tunesmith verify {folder.id}"
         )

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import yaml
 
 from trainer import runs
-from trainer.atomic import write_atomic
-from trainer.config import RunConfig
+from trainer.atomic import read_object, write_atomic
+from trainer.config import STARTER, RunConfig
 from trainer.launch.host import Failed, Host, Unreachable
 from trainer.messages import coded
 from trainer.runs import ACTIVE, Ended, RunFolder
@@ -72,7 +72,7 @@ class Place(Protocol):
 def keep(folder: RunFolder, place: Place, should_stop: Callable[[], bool]) -> None:
     """Start the run in its place, or find it again, and stay until it ends. Raises Ended with its end there."""
     should_stop()  # from here on a cancel is passed on instead of ending this process
-    known = _read(folder.path / THERE)
+    known = read_object(folder.path / THERE)
     if not known or known["ended"]:
         known = _begin(folder, place, known)
     raise _watch(folder, place, known, should_stop)
@@ -221,7 +221,7 @@ def _name_base(folder: RunFolder) -> None:
     path, config = folder.path / "adapter" / "adapter_config.json", folder.config()
     with contextlib.suppress(OSError, ValueError, KeyError):
         values = json.loads(path.read_text(encoding="utf-8"))
-        name = str(folder.path / "base") if config.base_model == "starter" else config.base_model
+        name = str(folder.path / "base") if config.base_model == STARTER else config.base_model
         if values["base_model_name_or_path"] != name:
             write_atomic(path, json.dumps({**values, "base_model_name_or_path": name}, indent=2))
 
@@ -229,9 +229,3 @@ def _name_base(folder: RunFolder) -> None:
 def home_mark(folder: RunFolder) -> str:
     """Eight characters for this home folder, so that those of two machines do not meet in one place."""
     return hashlib.sha256(f"{platform.node()}:{folder.path.parents[3]}".encode()).hexdigest()[:8]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_bytes())
-    return {}
