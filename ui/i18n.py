@@ -253,6 +253,7 @@ STRINGS |= {  # the Data tab, and what `tunesmith data check` prints
     "data.stopped": ("Stopped; nothing was written.", "已停止，沒有寫出任何東西。"),
     "data.none": ("Give a data file first.", "請先提供資料檔。"),
     "data.sizes": ("Labels", "標籤"),
+    "data.lengths": ("Rows by their tokens", "各長度（token）的筆數"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ui.i18n import Translate
 from ui.render import localised
 
-MOST_LABELS = 12
+MOST_BARS = 12
 LONGEST_ROW = 600  # pieces of a row shown
 IGNORED = -100  # the label of a token without loss
 
@@ -22,23 +22,26 @@ def checked(value: Any, lang: str, t: Translate) -> str:
         (t("plan.tokens"), f"{value.tokens.p50:,} / {value.tokens.p95:,} / {value.tokens.max:,}"),
     ]
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{text}</td></tr>" for name, text in facts)
-    labels = _labels(value.labels, t) if value.labels else ""
+    bins = {f"≤ {one['to']:,}": one["rows"] for one in value.tokens.histogram}
+    lengths = _bars(bins, t("data.lengths")) if bins else ""
+    labels = _bars(value.labels, f"{t('data.sizes')} ({len(value.labels)})") if value.labels else ""
     if value.findings:
         found = "".join(finding(item, lang, t) for item in value.findings)
         found = f'<div class="section">{escape(t("data.findings"))}</div>{found}'
     else:
         found = f'<div class="ok">{escape(t("data.clean"))}</div>'
-    return f'<div class="card checked"><table>{rows}</table>{labels}{found}</div>'
+    return f'<div class="card checked"><table>{rows}</table>{lengths}{labels}{found}</div>'
 
 
-def _labels(labels: dict[str, int], t: Translate) -> str:
-    most = max(labels.values())
+def _bars(counts: dict[str, int], title: str) -> str:
+    """Rows by label or by length, a bar each."""
+    most = max(counts.values())
     bars = "".join(
         f'<div class="term"><span>{escape(name[:40])}</span><i style="width:{100 * count / most:.1f}%"></i><span>{count:,}</span></div>'
-        for name, count in list(labels.items())[:MOST_LABELS]
+        for name, count in list(counts.items())[:MOST_BARS]
     )
-    rest = f"<div class=by>… {len(labels) - MOST_LABELS}</div>" if len(labels) > MOST_LABELS else ""
-    return f'<div class="section">{escape(t("data.sizes"))} ({len(labels)})</div><div class="estimate">{bars}{rest}</div>'
+    rest = f"<div class=by>… {len(counts) - MOST_BARS}</div>" if len(counts) > MOST_BARS else ""
+    return f'<div class="section">{escape(title)}</div><div class="estimate">{bars}{rest}</div>'
 
 
 def finding(item: Any, lang: str, t: Translate) -> str:

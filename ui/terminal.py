@@ -135,6 +135,8 @@ def print_profile(profile: Any, lang: str) -> None:
         grid.add_row(
             t("plan.tokens"), f"{profile.tokens.p50:g} / {profile.tokens.p95:g} / {profile.tokens.max:g}"
         )
+        bins = (f"≤ {one['to']:,}: {one['rows']:,}" for one in profile.tokens.histogram)
+        grid.add_row(t("data.lengths"), ", ".join(bins))
     if profile.labels:
         grid.add_row(
             t("plan.labels"), ", ".join(f"{name}: {count:,}" for name, count in profile.labels.items())

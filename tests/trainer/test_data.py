@@ -218,6 +218,10 @@ def test_profile_counts_labels_repeats_conflicts_and_lengths(tmp_path):
     assert (measured.text_column, measured.label_column) == ("text", "label")
     assert measured.duplicates == 1 and measured.conflicts == 2
     assert measured.tokens.p50 <= measured.tokens.p95 <= measured.tokens.max
+    bins = measured.tokens.histogram
+    assert sum(one["rows"] for one in bins) == measured.rows and bins[-1]["rows"] and bins[0]["rows"]
+    assert bins[-1]["to"] == max(16, 2 ** (measured.tokens.max - 1).bit_length())
+    assert sum(one["rows"] for one in bins if one["to"] < measured.tokens.p50) <= measured.rows / 2
     assert {"duplicates", "label_conflict", "unused_column"} <= {found.kind for found in measured.findings}
 
 

@@ -49,12 +49,16 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens a row: median, 95th percentile, maximum, mean (0: not known; time follows it)."""
+    """Tokens a row: median, 95th percentile, maximum, mean (0: not known; time follows it).
+
+    `histogram`: {"to", "rows"} for rows of at most `to` tokens and more than the bound before; from 16 on bounds double.
+    """
 
     p50: int
     p95: int
     max: int
     mean: float = 0.0
+    histogram: tuple[dict[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -341,7 +345,14 @@ def labels_of_part(part: Part, detected: Detected) -> dict[str, int] | None:
 def _percentiles(values: np.ndarray) -> Lengths:
     ordered = np.sort(values)
     at = lambda share: int(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
-    return Lengths(at(0.5), at(0.95), int(ordered[-1]), float(ordered.mean()))
+    bounds = 2 ** np.arange(4, max(5, int(ordered[-1]).bit_length() + 1))
+    upto = ordered.searchsorted(bounds, side="right")
+    histogram = tuple(
+        {"to": int(bound), "rows": int(rows)}
+        for bound, rows in zip(bounds, np.diff(upto, prepend=0), strict=True)
+    )
+    first = next(i for i, one in enumerate(histogram) if one["rows"])
+    return Lengths(at(0.5), at(0.95), int(ordered[-1]), float(ordered.mean()), histogram[first:])
 
 
 def repeats(part: Part, labelled: bool) -> tuple[np.ndarray, np.ndarray]:
