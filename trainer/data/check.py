@@ -345,7 +345,7 @@ def labels_of_part(part: Part, detected: Detected) -> dict[str, int] | None:
 def _percentiles(values: np.ndarray) -> Lengths:
     ordered = np.sort(values)
     at = lambda share: int(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
-    bounds = 2 ** np.arange(4, max(5, int(ordered[-1]).bit_length() + 1))
+    bounds = 2 ** np.arange(4, max(5, int(ordered[-1] - 1).bit_length() + 1))
     upto = ordered.searchsorted(bounds, side="right")
     histogram = tuple(
         {"to": int(bound), "rows": int(rows)}
